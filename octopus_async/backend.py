@@ -1,0 +1,309 @@
+"""What the layers ask of each other: the Adapter, Backend and Journal protocols."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+from octopus_async.events import Events
+from octopus_async.record import Key, Miss, Mode, Operation, Outcome, Record
+from octopus_async.schema import Schema
+
+Answer: TypeAlias = "Record | Miss | None"
+"""What a read gives for a key: the record (a tombstone included), a cache's lease, or nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a backend can do, and how it likes to be asked.
+
+    Attributes:
+        durable: it keeps what it was given; False for a cache, which may forget.
+        readable: False for a backend that can only be written to.
+        transactional: a batch of `apply` is one transaction, all or nothing but for rejections.
+        read_batch: most keys of one `read`.
+        write_batch: most operations of one `apply`.
+        batch_bytes: most bytes of payload in one `apply`.
+        read_concurrency: most calls of `read` at once.
+        write_concurrency: most calls of `apply` at once.
+        ttl: seconds after which a cache forgets a value; None for a durable backend.
+        scan: whether `scan` works.
+    """
+
+    durable: bool
+    readable: bool = True
+    transactional: bool = False
+    read_batch: int = 500
+    write_batch: int = 500
+    batch_bytes: int = 4 * 1024 * 1024
+    read_concurrency: int = 4
+    write_concurrency: int = 1
+    ttl: float | None = None
+    scan: bool = False
+
+
+@runtime_checkable
+class Adapter(Protocol):
+    """One backend, bare: one driver behind a small interface that always takes batches.
+
+    An adapter raises nothing but errors of `octopus_async.errors`. It has no deadlines of its
+    own (its connecting aside): a call that takes too long is cancelled, and must leave the
+    adapter usable, with no connection of its pool in doubt.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name by which strategies, receipts and messages call it."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+        ...
+
+    async def open(self) -> None:
+        """Connect. Raises `Unavailable`; may be called again after that, and after `close`."""
+        ...
+
+    async def close(self) -> None:
+        """Release everything; bounded in time; harmless when it is not open."""
+        ...
+
+    async def prepare(self, schema: Schema, *, create: bool) -> None:
+        """Learn a model, and check or (with ``create``) create what it needs.
+
+        Called before a model's first use, and again after a `SchemaMismatch`.
+        Raises `SchemaMismatch` naming what is missing, or `Unavailable`.
+        """
+        ...
+
+    async def ping(self) -> None:
+        """Prove that reads work. Raises `Unavailable`."""
+        ...
+
+    async def probe(self) -> None:
+        """Prove that writes work, by a write to a reserved row or key. Raises `Unavailable`."""
+        ...
+
+    async def read(self, keys: Sequence[Key]) -> Sequence[Answer]:
+        """Look up keys (each at most once in a call); one answer each, in their order.
+
+        A durable backend answers None for a tombstone or gives it; a cache gives it, and a
+        `Miss` with a lease for what it does not have. Raises `Unavailable`.
+        """
+        ...
+
+    async def apply(self, operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:
+        """Apply operations, in order where they share a key, each as `record.decide` says.
+
+        Gives one outcome each, in their order; a rejected one does not stop the others.
+        Raises `Unavailable` when all of them failed alike.
+        """
+        ...
+
+
+@runtime_checkable
+class CacheAdapter(Adapter, Protocol):
+    """A backend that may forget, and can be filled by readers."""
+
+    async def fill(self, items: Sequence[tuple[Record, Miss]]) -> None:
+        """Store each record if its lease still holds and nothing newer is there; else drop it.
+
+        Raises `Unavailable`.
+        """
+        ...
+
+
+@runtime_checkable
+class ScanAdapter(Adapter, Protocol):
+    """A backend that can list its records."""
+
+    def scan(self, model: str, *, after: str = "", batch: int = 500) -> AsyncIterator[Record]:
+        """All of a model's records, living ones and tombstones, of versions above ``after``."""
+        ...
+
+
+class Backend(Protocol):
+    """A guarded backend as the strategies see it: one key or operation at a time, batched below.
+
+    Deadlines are moments of the running loop's clock. The futures are never left pending past
+    their deadline; cancelling one stops waiting, not what was sent.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name by which strategies, receipts and messages call it."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+        ...
+
+    def fetch(self, key: Key, deadline: float) -> asyncio.Future[Answer]:
+        """Look one key up. The future raises `Unavailable`."""
+        ...
+
+    def submit(self, operation: Operation, mode: Mode, deadline: float) -> asyncio.Future[Outcome]:
+        """Apply one operation. The future never raises; operations of one key keep their order."""
+        ...
+
+    def fill(self, record: Record, lease: Miss) -> None:
+        """Offer a record to a cache; dropped when the cache is busy or unwell."""
+        ...
+
+
+class Run(NamedTuple):
+    """Pending operations of one key, coalesced into the one that has the same effect.
+
+    Attributes:
+        operation: first kind and condition, last state and version.
+        sequences: the journal's numbers of the entries it stands for, in order.
+        provisional: whether the primary may still refuse it.
+        at: when the oldest of them was journalled, seconds since 1970.
+    """
+
+    operation: Operation
+    sequences: tuple[int, ...]
+    provisional: bool
+    at: float
+
+
+class DeadLetter(NamedTuple):
+    """An acknowledged operation that its target refused.
+
+    Attributes:
+        sequence: its number in the journal; names it for retry and drop.
+        operation: what it was.
+        target: the backend that refused it.
+        reason: why, for a person.
+        error: the name of the error's class.
+        at: when it was journalled, seconds since 1970.
+    """
+
+    sequence: int
+    operation: Operation
+    target: str
+    reason: str
+    error: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class JournalStatistics:
+    """A journal at one moment. Ages and times are seconds; sizes are bytes."""
+
+    pending: int
+    pending_by_target: dict[str, int]
+    dead_letters: int
+    bytes: int
+    segments: int
+    oldest_age: float
+    appended: int
+    synced: int
+
+
+class Journal(Protocol):
+    """Where operations wait for backends that could not take them, durably.
+
+    All methods but `open`, `close` and `adopt` return at once; what takes time is awaited on
+    the future they return. Cancelling such a future stops waiting and nothing else.
+    """
+
+    async def open(self, events: Events) -> int:
+        """Recover what is there and make it ready.
+
+        Returns:
+            The moment (milliseconds since 1970) above which the clock has to start: the durable
+            ceiling, or the newest version held if that is later.
+
+        Raises:
+            JournalLocked, JournalCorrupt, JournalError.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Make everything durable, and release files, lock and thread."""
+        ...
+
+    def reserve(self, milliseconds: int) -> asyncio.Future[None]:
+        """Raise the durable ceiling of versions to that moment. The future raises JournalError."""
+        ...
+
+    def append(
+        self, operation: Operation, targets: Sequence[str], *, provisional: bool = False
+    ) -> asyncio.Future[int]:
+        """Write down an operation that ``targets`` still have to apply.
+
+        The future gives its sequence number once it is durable, and the operation is in the
+        overlay by then. It raises `JournalFull` or another `JournalError` when it is not; if the
+        error's operation may have reached the disk all the same, a reopening may find it.
+        """
+        ...
+
+    def append_unit(
+        self, operations: Sequence[Operation], targets: Sequence[str]
+    ) -> asyncio.Future[Sequence[int]]:
+        """Write down operations that belong together: all of them are found again, or none."""
+        ...
+
+    def newest(self, key: Key, target: str) -> Operation | None:
+        """The newest operation of ``key`` that ``target`` has not applied yet: the overlay."""
+        ...
+
+    def owes(self, target: str) -> int:
+        """How many operations ``target`` has not applied yet."""
+        ...
+
+    def owes_key(self, target: str, key: Key) -> bool:
+        """Whether ``target`` has not applied everything known of ``key``."""
+        ...
+
+    def runs(self, target: str, limit: int, *, without: Collection[Key] = ()) -> Sequence[Run]:
+        """The oldest work owed to ``target``: one run for each of at most ``limit`` keys."""
+        ...
+
+    def settle(self, target: str, runs: Sequence[Run]) -> None:
+        """``target`` has applied these. Forgotten at once; made durable in the background."""
+        ...
+
+    def bury(self, target: str, run: Run, reason: str, error: str) -> asyncio.Future[None]:
+        """Move a run, and what is pending for its key behind it, to the dead letters.
+
+        The overlay keeps the key until the dead letters are durable.
+        """
+        ...
+
+    def settled(self, sequence: int, target: str) -> asyncio.Future[None]:
+        """Done when ``target`` has applied that entry; raises its error if it is a dead letter."""
+        ...
+
+    def dead_letters(self) -> Sequence[DeadLetter]:
+        """All dead letters, oldest first."""
+        ...
+
+    def retry(self, sequence: int) -> asyncio.Future[int]:
+        """Make a dead letter pending again. The future gives its new number."""
+        ...
+
+    def drop(self, sequence: int) -> asyncio.Future[None]:
+        """Forget a dead letter for good."""
+        ...
+
+    async def adopt(self) -> int:
+        """Take over the journals that dead processes left in the same folder.
+
+        Returns:
+            The moment (milliseconds since 1970) that the clock has to be above; 0 for no change.
+        """
+        ...
+
+    def statistics(self) -> JournalStatistics:
+        """The journal's figures now."""
+        ...
+
+    def forget_process(self) -> None:
+        """In a forked child: close the descriptors without touching files or the lock's owner."""
+        ...

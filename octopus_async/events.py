@@ -1,0 +1,182 @@
+"""Frozen events: the one vocabulary for logs, metrics, recovery and the command line."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from octopus_async.record import Key
+
+_log = logging.getLogger("octopus_async")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """The base of all events."""
+
+    level = logging.INFO
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerChanged(Event):
+    """A breaker moved. ``direction`` is ``reads`` or ``writes``; states are its enum's values."""
+
+    level = logging.WARNING
+    backend: str
+    direction: str
+    before: str
+    after: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriteJournalled(Event):
+    """A write is durable in the journal and still owed to ``targets``."""
+
+    level = logging.DEBUG
+    key: Key
+    version: str
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayStarted(Event):
+    """The journal is being replayed into a backend."""
+
+    backend: str
+    pending: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayProgressed(Event):
+    """A batch was replayed. ``applied`` counts operations since the replay started."""
+
+    level = logging.DEBUG
+    backend: str
+    applied: int
+    pending: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayFinished(Event):
+    """Nothing is owed to the backend any more."""
+
+    backend: str
+    applied: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayPaused(Event):
+    """The replay waits for an operator: too many rejections in a row."""
+
+    level = logging.ERROR
+    backend: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLettered(Event):
+    """An acknowledged operation could not be applied, and was kept aside."""
+
+    level = logging.ERROR
+    backend: str
+    key: Key
+    version: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClockAhead(Event):
+    """A stored version is more than a minute ahead of this machine's clock."""
+
+    level = logging.WARNING
+    backend: str
+    version: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CacheBehind(Event):
+    """A cache missed so many writes that it is not read for ``seconds``, its time to live."""
+
+    level = logging.WARNING
+    backend: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaDiffers(Event):
+    """A model's table is missing or lacks columns."""
+
+    level = logging.ERROR
+    backend: str
+    model: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class JournalDamaged(Event):
+    """Bytes of the journal could not be read, and were kept in quarantine."""
+
+    level = logging.ERROR
+    path: str
+    offset: int
+    length: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JournalAdopted(Event):
+    """The journal of a process that died was taken over."""
+
+    level = logging.WARNING
+    path: str
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class JournalFailed(Event):
+    """The journal could not make something durable; its writers were told."""
+
+    level = logging.ERROR
+    path: str
+    reason: str
+
+
+class Listener(Protocol):
+    """Whatever wants to hear of events. It is called at once, and must not block."""
+
+    def __call__(self, event: Event, /) -> None:
+        """Take one event."""
+
+
+def log_event(event: Event) -> None:
+    """A listener that writes each event to the standard logger ``octopus_async``."""
+    _log.log(event.level, "%s", event)
+
+
+class Events:
+    """Hands events to listeners, in the order in which they subscribed."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners: tuple[Listener, ...] = listeners
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Add a listener; the returned function removes it."""
+        self._listeners = (*self._listeners, listener)
+
+        def unsubscribe() -> None:
+            self._listeners = tuple(other for other in self._listeners if other is not listener)
+
+        return unsubscribe
+
+    def emit(self, event: Event) -> None:
+        """Hand ``event`` to every listener. One that raises is logged, and stops nobody."""
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception:  # a listener's own fault must not touch a write
+                _log.exception("listener %r failed on %r", listener, event)

@@ -1,0 +1,228 @@
+"""The small frozen values that travel through the layers, and the rule that says who wins.
+
+`decide` is the contract's table of operations over stored states. Every store applies it in one
+atomic step of its own: in a transaction, under a lock, or guarded by a compare-and-swap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any, NamedTuple, TypeAlias
+
+from octopus_async.errors import DuplicateRecord, OctopusError, RecordNotFound, StaleRecord
+
+Value: TypeAlias = "None | bool | int | float | str | Sequence[Any] | Mapping[str, Any]"
+"""A stored value: what JSON can carry, integers of 64 bits, finite floats."""
+
+Fields: TypeAlias = Mapping[str, Value]
+"""Field name to stored value, without the id."""
+
+NO_VERSION = ""
+"""Sorts before every version: a record that no operation of this library has written yet."""
+
+
+class Key(NamedTuple):
+    """What identifies a record everywhere: the model's name and the id as text."""
+
+    model: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.id!r}"
+
+
+class Kind(Enum):
+    """What an operation does to its record. The last two are for caches alone."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    DELETE = "delete"
+    INVALIDATE = "invalidate"
+    """Forget whatever is as old as this version, and take nothing older again."""
+    RETRACT = "retract"
+    """Forget exactly this version: its write was rejected by the primary."""
+
+
+class Mode(Enum):
+    """By which column of the contract's table an operation is judged."""
+
+    LIVE = "live"
+    """By the primary, with the caller waiting for the answer."""
+    REPLAY = "replay"
+    """By the primary, out of the journal."""
+    MIRROR = "mirror"
+    """By a replica or a cache, which look at the version alone."""
+
+
+class Operation(NamedTuple):
+    """A create, update or delete of one record, carrying the record's full state.
+
+    Attributes:
+        kind: what it does.
+        key: the record.
+        version: the operation's version; compares as bytes in the order of time.
+        born: the version of the record's create; `NO_VERSION` where the caller did not know it.
+        fields: the full state; None for deletes and the kinds for caches.
+        payload: ``fields`` as JSON, encoded once; None where ``fields`` is None.
+        if_version: the version that must be stored, for an optimistic update or delete.
+    """
+
+    kind: Kind
+    key: Key
+    version: str
+    born: str
+    fields: Fields | None = None
+    payload: bytes | None = None
+    if_version: str | None = None
+
+
+class Record(NamedTuple):
+    """What a backend holds of a record. A tombstone has ``fields`` None."""
+
+    key: Key
+    version: str
+    born: str
+    fields: Fields | None
+
+
+class Miss(NamedTuple):
+    """A cache does not have the key; ``lease`` lets exactly this reader fill it."""
+
+    lease: object
+
+
+class Stored(NamedTuple):
+    """As much of a stored record as `decide` needs."""
+
+    version: str
+    born: str
+    alive: bool
+
+
+class Status(Enum):
+    """What became of an operation at one backend."""
+
+    APPLIED = "applied"
+    SUPERSEDED = "superseded"
+    """Something newer is stored already: nothing to do, and nothing lost."""
+    REJECTED = "rejected"
+    """The record is at fault, and the error says why."""
+    UNAVAILABLE = "unavailable"
+    """It was certainly not applied."""
+    UNKNOWN = "unknown"
+    """It was sent, and no answer came in time: it may land later."""
+
+
+class Outcome(NamedTuple):
+    """What became of an operation at one backend.
+
+    Attributes:
+        status: which of the five it was.
+        error: why, for the last three.
+        stored: the version found stored, for SUPERSEDED and where a rejection knows it.
+    """
+
+    status: Status
+    error: OctopusError | None = None
+    stored: str | None = None
+
+
+APPLIED = Outcome(Status.APPLIED)
+
+
+def failed(error: OctopusError) -> Outcome:
+    """The outcome of an operation whose backend failed with ``error`` (an `Unavailable`)."""
+    return Outcome(Status.UNKNOWN if getattr(error, "sent", True) else Status.UNAVAILABLE, error)
+
+
+def rejected(error: OctopusError, stored: str | None = None) -> Outcome:
+    """The outcome of an operation whose record is at fault."""
+    return Outcome(Status.REJECTED, error, stored)
+
+
+def decide(operation: Operation, stored: Stored | None, mode: Mode) -> Outcome | None:
+    """Say what a store that holds ``stored`` must do with ``operation``.
+
+    Parameters:
+        operation: the operation at hand; not one of the kinds that are for caches alone.
+        stored: what the store holds for its key, tombstones included; None for nothing at all.
+        mode: which column of the table applies.
+
+    Returns:
+        None if it is to be applied; otherwise the outcome to report, with nothing changed.
+    """
+    if mode is Mode.MIRROR:
+        return _decide_by_version(operation, stored)
+    if operation.if_version is not None and mode is Mode.LIVE:
+        return _decide_conditional(operation, stored, operation.if_version)
+    if operation.kind is Kind.CREATE:
+        return _decide_create(operation, stored)
+    if operation.kind is Kind.UPDATE:
+        return _decide_update(operation, stored, mode)
+    return _decide_by_version(operation, stored)
+
+
+def _decide_by_version(operation: Operation, stored: Stored | None) -> Outcome | None:
+    if stored is None or stored.version < operation.version:
+        return None
+    if stored.version == operation.version:
+        return APPLIED
+    return Outcome(Status.SUPERSEDED, stored=stored.version)
+
+
+def _decide_conditional(operation: Operation, stored: Stored | None, wanted: str) -> Outcome | None:
+    if stored is not None and stored.version == operation.version:
+        return APPLIED
+    if stored is None or not stored.alive:
+        return rejected(not_found(operation.key), stored and stored.version)
+    if stored.version != wanted:
+        return rejected(stale(operation.key, stored.version), stored.version)
+    return _decide_by_version(operation, stored)
+
+
+def _decide_create(operation: Operation, stored: Stored | None) -> Outcome | None:
+    if stored is not None and stored.alive and stored.born != operation.born:
+        return rejected(duplicate(operation.key), stored.version)
+    return _decide_by_version(operation, stored)
+
+
+def _decide_update(operation: Operation, stored: Stored | None, mode: Mode) -> Outcome | None:
+    if mode is Mode.LIVE:
+        if stored is None or not stored.alive:
+            return rejected(not_found(operation.key), stored and stored.version)
+        return _decide_by_version(operation, stored)
+    if stored is not None and not stored.alive and stored.version < operation.version:
+        return rejected(not_found(operation.key), stored.version)
+    known = operation.born != NO_VERSION
+    if known and stored is not None and stored.alive and stored.born != operation.born:
+        return rejected(duplicate(operation.key), stored.version)
+    return _decide_by_version(operation, stored)
+
+
+def born_after(operation: Operation, stored: Stored | None) -> str:
+    """The ``born`` to store when ``operation`` is applied over ``stored``.
+
+    An update by a caller that never read the record does not know it, and must not erase it.
+    """
+    if operation.born != NO_VERSION or stored is None or not stored.alive:
+        return operation.born
+    return stored.born
+
+
+def duplicate(key: Key) -> DuplicateRecord:
+    """The error for a create that met another record of its key."""
+    return DuplicateRecord(f"{key} exists already")
+
+
+def not_found(key: Key) -> RecordNotFound:
+    """The error for a key that has no record."""
+    return RecordNotFound(f"{key} does not exist")
+
+
+def stale(key: Key, stored_version: str) -> StaleRecord:
+    """The error for an optimistic operation that came too late."""
+    return StaleRecord(
+        f"{key} was changed meanwhile: read it again, apply the change, and retry",
+        stored_version=stored_version,
+    )
