@@ -1,0 +1,48 @@
+"""Development sessions: `nox --list` names them, `nox -s NAME -- ARGUMENTS` runs one."""
+
+from __future__ import annotations
+
+import nox
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PYPROJECT)
+
+nox.needs_version = ">=2025.5"
+nox.options.reuse_venv = "yes"
+nox.options.error_on_missing_interpreters = True  # what was not tested must not look as if it had passed
+nox.options.sessions = ["lint", "typecheck", "tests"]
+
+
+def _install(session: nox.Session, *groups: str) -> None:
+    session.install("--editable", ".[all]", *nox.project.dependency_groups(PYPROJECT, *groups))
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests; arguments go to pytest."""
+    _install(session, "test")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and layers."""
+    _install(session, "lint")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("lint-imports", "--no-logo")
+
+
+@nox.session
+def typecheck(session: nox.Session) -> None:
+    """Check types with mypy and pyright."""
+    _install(session, "dev")
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session
+def drill(session: nox.Session) -> None:
+    """Take a database away under load; arguments go to `octopus drill`."""
+    _install(session)
+    session.run("octopus", "drill", *session.posargs)
