@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+from octopus_async.errors import Unavailable
 from octopus_async.events import Events
 from octopus_async.record import Key, Miss, Mode, Operation, Outcome, Record
 from octopus_async.schema import Schema
@@ -142,8 +143,8 @@ class Backend(Protocol):
         """What it can do."""
         ...
 
-    def fetch(self, key: Key, deadline: float) -> asyncio.Future[Answer]:
-        """Look one key up. The future raises `Unavailable`."""
+    def fetch(self, key: Key, deadline: float) -> asyncio.Future[Answer | Unavailable]:
+        """Look one key up. The future gives an `Unavailable` as its result, and never raises."""
         ...
 
     def submit(self, operation: Operation, mode: Mode, deadline: float) -> asyncio.Future[Outcome]:
@@ -152,6 +153,10 @@ class Backend(Protocol):
 
     def fill(self, record: Record, lease: Miss) -> None:
         """Offer a record to a cache; dropped when the cache is busy or unwell."""
+        ...
+
+    async def apply(self, operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:
+        """Apply many operations at once, ordered against nothing. Never raises."""
         ...
 
 

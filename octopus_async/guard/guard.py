@@ -1,0 +1,463 @@
+"""The guarded backend: batching, breaker, deadline, adapter - in this order, and written here alone.
+
+The breaker counts one physical call, however many callers wait for it. A guard is an adapter
+itself, and beside that offers what strategies need: one key or operation at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar, cast
+
+from octopus_async.backend import Adapter, Answer, CacheAdapter, Capabilities, ScanAdapter
+from octopus_async.errors import (
+    BackendFailed,
+    BackendRefused,
+    BackendTimeout,
+    CircuitOpen,
+    OctopusError,
+    OperationNotSupported,
+    SchemaMismatch,
+    Unavailable,
+)
+from octopus_async.events import BreakerChanged, Events, SchemaDiffers
+from octopus_async.guard.breaker import Breaker, BreakerPolicy, BreakerStatistics, Failure, Transition
+from octopus_async.guard.lane import Lane, LaneLimits
+from octopus_async.record import Key, Miss, Mode, Operation, Outcome, Record, Status, failed
+from octopus_async.schema import Schema
+
+T = TypeVar("T")
+_log = logging.getLogger("octopus_async")
+_FILL_QUEUE = 1000  # fills are a favour: beyond this they are dropped
+
+
+@dataclass(frozen=True, slots=True)
+class GuardPolicy:
+    """How a backend is guarded. Times are seconds.
+
+    Attributes:
+        timeout: the longest that one physical call may take.
+        open_timeout: the longest that opening or closing the adapter may take.
+        reads: the breaker's policy for reads.
+        writes: the breaker's policy for writes.
+    """
+
+    timeout: float = 1.0
+    open_timeout: float = 5.0
+    reads: BreakerPolicy = field(default_factory=BreakerPolicy)
+    writes: BreakerPolicy = field(default_factory=BreakerPolicy)
+
+
+@dataclass(frozen=True, slots=True)
+class GuardStatistics:
+    """A guarded backend at one moment."""
+
+    reads: BreakerStatistics
+    writes: BreakerStatistics
+    queued_reads: int
+    queued_writes: int
+    reads_under_way: int
+    writes_under_way: int
+
+
+class Guard:
+    """Guards one adapter.
+
+    Parameters:
+        adapter: the bare backend; opened and closed by the guard.
+        events: is told when a breaker moves, and when a table does not fit its model.
+        policy: its times and thresholds.
+        uniform: random numbers between two bounds, for the breakers' jitter.
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        events: Events | None = None,
+        policy: GuardPolicy | None = None,
+        *,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self.adapter = adapter
+        self.policy = policy or GuardPolicy()
+        self._events = events or Events()
+        self._uniform = uniform
+        self._schemas: dict[str, tuple[Schema, bool]] = {}
+        self._prepared: set[str] = set()
+        self._is_open = False
+        self._opening = asyncio.Lock()
+        self._probes: dict[str, asyncio.Task[None]] = {}
+        self._closing = False
+        capabilities = adapter.capabilities
+        self.reads = self._breaker("reads", self.policy.reads)
+        self.writes = self._breaker("writes", self.policy.writes)
+        self._read_lane = Lane[Key, "Answer | Unavailable"](
+            self._run_reads,
+            lambda _, sent: self._too_late(sent=sent),
+            lambda _: self._queue_full(),
+            LaneLimits(capabilities.read_batch, capabilities.batch_bytes, capabilities.read_concurrency),
+        )
+        self._write_lane = Lane[Operation, Outcome](
+            self._run_writes,
+            lambda _, sent: failed(self._too_late(sent=sent)),
+            lambda _: failed(self._queue_full()),
+            LaneLimits(capabilities.write_batch, capabilities.batch_bytes, capabilities.write_concurrency),
+        )
+        self._fill_lane = Lane["tuple[Record, Miss]", None](
+            self._run_fills,
+            lambda _, _sent: None,
+            lambda _: None,
+            LaneLimits(capabilities.write_batch, capabilities.batch_bytes, 1, _FILL_QUEUE),
+        )
+
+    @property
+    def name(self) -> str:
+        """The adapter's name."""
+        return self.adapter.name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The adapter's capabilities."""
+        return self.adapter.capabilities
+
+    # -- what strategies use ---------------------------------------------------------------------
+
+    def fetch(self, key: Key, deadline: float) -> asyncio.Future[Answer | Unavailable]:
+        """Look one key up, batched with what else is asked for at this moment.
+
+        The future gives an `Unavailable` as its result rather than raising it.
+        """
+        if not self.reads.passes:
+            return _done(self._circuit_open("reads", self.reads))
+        return self._read_lane.add(key, key, None, 0, deadline)
+
+    def submit(self, operation: Operation, mode: Mode, deadline: float) -> asyncio.Future[Outcome]:
+        """Apply one operation, batched with what else is written at this moment."""
+        if not self.writes.passes:
+            return _done(failed(self._circuit_open("writes", self.writes)))
+        size = len(operation.payload) if operation.payload is not None else 0
+        return self._write_lane.add(operation, operation.key, mode, size, deadline)
+
+    def fill(self, record: Record, lease: Miss) -> None:
+        """Offer a record to a cache; dropped when the cache is busy or unwell."""
+        if self.writes.passes and not self._closing:
+            deadline = asyncio.get_running_loop().time() + self.policy.timeout
+            self._fill_lane.add((record, lease), record.key, None, 0, deadline)
+
+    def statistics(self) -> GuardStatistics:
+        """Its figures now."""
+        return GuardStatistics(
+            self.reads.statistics(),
+            self.writes.statistics(),
+            self._read_lane.queued,
+            self._write_lane.queued,
+            self._read_lane.under_way,
+            self._write_lane.under_way,
+        )
+
+    # -- the adapter protocol --------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Open the adapter. On failure the breakers open, probes go on trying, and it raises."""
+        self._closing = False
+        try:
+            await self._open_adapter()
+        except Unavailable as error:
+            self.reads.trip(str(error))
+            self.writes.trip(str(error))
+            raise
+
+    async def close(self) -> None:
+        """Give calls under way a moment, settle the rest, and close the adapter."""
+        self._closing = True
+        for probe in self._probes.values():
+            probe.cancel()
+        if self._probes:
+            await asyncio.wait(self._probes.values(), timeout=self.policy.timeout)
+        lanes = (self._read_lane, self._write_lane, self._fill_lane)
+        await asyncio.gather(*(lane.close(self.policy.timeout) for lane in lanes))
+        self._is_open = False
+        self._prepared.clear()
+        try:
+            async with asyncio.timeout(self.policy.open_timeout):
+                await self.adapter.close()
+        except TimeoutError:
+            _log.warning("backend %s did not close within %g s", self.name, self.policy.open_timeout)
+
+    async def prepare(self, schema: Schema, *, create: bool) -> None:
+        """Learn a model; check or create what it needs at once. Raises `Unavailable`."""
+        self.learn(schema, create=create)
+        await self._guarded(self.writes, "writes", lambda: self._prepare({schema.model}))
+
+    def learn(self, schema: Schema, *, create: bool) -> None:
+        """Learn a model; what it needs is checked or created at its first use."""
+        self._schemas[schema.model] = (schema, create)
+
+    async def ping(self) -> None:
+        """Prove that reads work. Raises `Unavailable`."""
+        await self._guarded(self.reads, "reads", self.adapter.ping)
+
+    async def probe(self) -> None:
+        """Prove that writes work. Raises `Unavailable`."""
+        await self._guarded(self.writes, "writes", self.adapter.probe)
+
+    async def read(self, keys: Sequence[Key]) -> Sequence[Answer]:
+        """Look up keys in physical calls of their own. Raises `Unavailable`."""
+        answers: list[Answer] = []
+        for part in _parts(keys, self.capabilities.read_batch):
+            answers += await self._read_lane.bulk(
+                lambda part=part: self._guarded(self.reads, "reads", lambda: self._read(part))  # type: ignore[misc]
+            )
+        return answers
+
+    async def apply(self, operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:
+        """Apply operations in physical calls of their own; one outcome each, raising nothing."""
+        outcomes: list[Outcome] = []
+        for part in _parts(operations, self.capabilities.write_batch):
+            outcomes += await self._write_lane.bulk(lambda part=part: self._run_writes(part, mode))  # type: ignore[misc]
+        return outcomes
+
+    def scan(self, model: str, *, after: str = "", batch: int = 500) -> AsyncIterator[Record]:
+        """All records of a model. Raises `OperationNotSupported` where the adapter cannot."""
+        if not isinstance(self.adapter, ScanAdapter) or not self.capabilities.scan:
+            msg = f"backend {self.name} cannot list its records"
+            raise OperationNotSupported(msg)
+        return self.adapter.scan(model, after=after, batch=batch)
+
+    # -- physical calls --------------------------------------------------------------------------
+
+    async def _run_reads(self, keys: Sequence[Key], _: object) -> Sequence[Answer | Unavailable]:
+        try:
+            return await self._guarded(self.reads, "reads", lambda: self._read(keys))
+        except Unavailable as error:
+            return [error] * len(keys)
+
+    async def _run_writes(self, operations: Sequence[Operation], mode: object) -> Sequence[Outcome]:
+        try:
+            return await self._guarded(
+                self.writes, "writes", lambda: self._apply(operations, cast("Mode", mode)), _verdict
+            )
+        except Unavailable as error:
+            return [failed(error)] * len(operations)
+
+    async def _run_fills(self, items: Sequence[tuple[Record, Miss]], _: object) -> Sequence[None]:
+        adapter = cast("CacheAdapter", self.adapter)
+        try:
+            await self._guarded(self.writes, "writes", lambda: adapter.fill(items))
+        except Unavailable as error:
+            _log.debug("backend %s took no fill: %s", self.name, error)
+        return [None] * len(items)
+
+    async def _read(self, keys: Sequence[Key]) -> Sequence[Answer]:
+        await self._prepare({key.model for key in keys})
+        return await self._watched(self.adapter.read(keys), keys)
+
+    async def _apply(self, operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:
+        models = {operation.key.model for operation in operations}
+        if not models <= self._prepared and len(models) > 1:
+            return await self._apply_by_model(operations, mode, models)
+        await self._prepare(models)
+        outcomes = await self._watched(self.adapter.apply(operations, mode), [op.key for op in operations])
+        for operation, outcome in zip(operations, outcomes, strict=True):
+            if isinstance(outcome.error, SchemaMismatch):
+                self._schema_differs(operation.key.model, outcome.error)
+        return outcomes
+
+    async def _apply_by_model(
+        self, operations: Sequence[Operation], mode: Mode, models: set[str]
+    ) -> Sequence[Outcome]:
+        """One model whose table does not fit must not fail the others of the batch."""
+        outcomes: dict[int, Outcome] = {}
+        for model in sorted(models):
+            chosen = [index for index, op in enumerate(operations) if op.key.model == model]
+            try:
+                results = await self._apply([operations[index] for index in chosen], mode)
+            except SchemaMismatch as error:
+                results = [failed(error)] * len(chosen)
+            outcomes.update(zip(chosen, results, strict=True))
+        return [outcomes[index] for index in range(len(operations))]
+
+    async def _watched(self, call: Awaitable[T], keys: Sequence[Key]) -> T:
+        try:
+            return await call
+        except SchemaMismatch as error:
+            for model in {key.model for key in keys}:
+                self._schema_differs(model, error)
+            raise
+
+    async def _prepare(self, models: set[str]) -> None:
+        if models <= self._prepared:
+            return
+        for model in sorted(models - self._prepared):
+            known = self._schemas.get(model)
+            if known is None:
+                continue
+            schema, create = known
+            try:
+                await self.adapter.prepare(schema, create=create)
+            except SchemaMismatch as error:
+                self._schema_differs(model, error)
+                raise
+            self._prepared.add(model)
+
+    def _schema_differs(self, model: str, error: SchemaMismatch) -> None:
+        self._prepared.discard(model)
+        self._events.emit(SchemaDiffers(self.name, model, str(error)))
+
+    async def _guarded(
+        self,
+        breaker: Breaker,
+        direction: str,
+        make_call: Callable[[], Awaitable[T]],
+        verdict: Callable[[T], Unavailable | None] = lambda _: None,
+    ) -> T:
+        """One physical call under breaker and timeout. Raises nothing but `Unavailable`."""
+        generation = breaker.enter()
+        if generation is None:
+            raise self._circuit_open(direction, breaker)
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        try:
+            async with asyncio.timeout(self.policy.timeout):
+                result = await make_call()
+        except (OctopusError, TimeoutError, Exception) as error:
+            unavailable = self._as_unavailable(error)
+            self._judge(breaker, generation, unavailable, loop.time() - start)
+            raise unavailable from (None if unavailable is error else error)
+        self._judge(breaker, generation, verdict(result), loop.time() - start)
+        return result
+
+    def _as_unavailable(self, error: Exception) -> Unavailable:
+        if isinstance(error, Unavailable):
+            return error
+        if isinstance(error, TimeoutError):
+            message = f"backend {self.name} did not answer within {self.policy.timeout:g} s"
+            return BackendTimeout(message, backend=self.name)
+        # An adapter must not let this through; the write behind it still deserves the journal.
+        _log.error("adapter %s raised %s, which is not of our tree", self.name, type(error).__name__)
+        return BackendFailed(f"backend {self.name} failed: {type(error).__name__}", backend=self.name)
+
+    def _judge(self, breaker: Breaker, generation: int, error: Unavailable | None, seconds: float) -> None:
+        if error is None or error.alive:
+            breaker.succeeded(generation, seconds)
+        else:
+            breaker.failed(generation, _failure(error), str(error))
+
+    # -- breakers and their probes ---------------------------------------------------------------
+
+    def _breaker(self, direction: str, policy: BreakerPolicy) -> Breaker:
+        return Breaker(
+            policy,
+            lambda: asyncio.get_running_loop().time(),
+            lambda transition: self._moved(direction, transition),
+            self._uniform,
+        )
+
+    def _moved(self, direction: str, transition: Transition) -> None:
+        breaker = self.reads if direction == "reads" else self.writes
+        if not breaker.passes:
+            error = self._circuit_open(direction, breaker)
+            if direction == "reads":
+                self._read_lane.flush(lambda _: error)
+            else:
+                self._write_lane.flush(lambda _: failed(error))
+        if breaker.wants_probe and direction not in self._probes and not self._closing:
+            probe = asyncio.get_running_loop().create_task(self._probe_until_closed(direction, breaker))
+            self._probes[direction] = probe
+            probe.add_done_callback(lambda _: self._probes.pop(direction, None))
+        self._events.emit(
+            BreakerChanged(
+                self.name, direction, transition.before.value, transition.after.value, transition.reason
+            )
+        )
+
+    async def _probe_until_closed(self, direction: str, breaker: Breaker) -> None:
+        while breaker.wants_probe:
+            await asyncio.sleep(breaker.retry_in)
+            permit = breaker.permit()
+            if permit is None:
+                # Forced meanwhile, or a jitter of the clock: look again, and do not spin.
+                await asyncio.sleep(breaker.retry_in or breaker.policy.open_for)
+                continue
+            await self._probe_once(direction, breaker, permit)
+
+    async def _probe_once(self, direction: str, breaker: Breaker, permit: int) -> None:
+        try:
+            await self._open_adapter()
+            async with asyncio.timeout(self.policy.timeout):
+                await (self.adapter.ping() if direction == "reads" else self.adapter.probe())
+        except asyncio.CancelledError:
+            breaker.probe_dropped(permit)
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the backend is not well yet
+            breaker.probe_failed(permit, str(self._as_unavailable(error)))
+        else:
+            breaker.probe_succeeded(permit)
+
+    async def _open_adapter(self) -> None:
+        async with self._opening:
+            if self._is_open:
+                return
+            try:
+                async with asyncio.timeout(self.policy.open_timeout):
+                    await self.adapter.open()
+            except TimeoutError:
+                message = f"backend {self.name} could not be opened within {self.policy.open_timeout:g} s"
+                raise BackendTimeout(message, backend=self.name, sent=False) from None
+            self._is_open = True
+
+    # -- errors ----------------------------------------------------------------------------------
+
+    def _circuit_open(self, direction: str, breaker: Breaker) -> CircuitOpen:
+        return CircuitOpen(
+            f"the breaker of backend {self.name} is {breaker.state.value} for {direction}",
+            backend=self.name,
+            retry_after=breaker.retry_in,
+        )
+
+    def _too_late(self, *, sent: bool) -> Unavailable:
+        if self._closing:
+            return BackendFailed(f"backend {self.name} is closing", backend=self.name, sent=sent)
+        where = "answered" if sent else "asked"
+        return BackendTimeout(
+            f"backend {self.name} could not be {where} before the deadline", backend=self.name, sent=sent
+        )
+
+    def _queue_full(self) -> Unavailable:
+        return BackendFailed(f"too many calls wait for backend {self.name}", backend=self.name, sent=False)
+
+
+def _verdict(outcomes: Sequence[Outcome]) -> Unavailable | None:
+    """What a batch's outcomes say of the backend: failed only if nothing in it was answered."""
+    worst: Unavailable | None = None
+    for outcome in outcomes:
+        if outcome.status not in (Status.UNAVAILABLE, Status.UNKNOWN):
+            return None
+        error = outcome.error
+        if not isinstance(error, Unavailable) or error.alive:
+            return None
+        worst = error
+    return worst
+
+
+def _failure(error: Unavailable) -> Failure:
+    if isinstance(error, BackendRefused):
+        return Failure.REFUSED
+    return Failure.TIMEOUT if isinstance(error, BackendTimeout) else Failure.ERROR
+
+
+def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _done(result: T) -> asyncio.Future[T]:
+    future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    future.set_result(result)
+    return future
+
+
+__all__ = ["Guard", "GuardPolicy", "GuardStatistics"]
