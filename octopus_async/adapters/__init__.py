@@ -1,0 +1,1 @@
+"""One module for a backend, one driver for a module."""

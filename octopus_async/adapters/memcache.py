@@ -1,0 +1,213 @@
+"""memcached through aiomcache: several servers, pipelined batches, compare-and-swap by version.
+
+A key lives on one server, found by rendezvous hashing (Thaler and Ravishankar, 1998). A server that
+is down is not replaced, so none comes back with values that others have moved past meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import time
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Sequence
+from hashlib import blake2b
+from itertools import chain
+from typing import Any, TypeVar
+
+from octopus_async.adapters._memcache_pool import Server
+from octopus_async.adapters._memcache_shard import Form, Lease, Shard
+from octopus_async.backend import Answer, Capabilities
+from octopus_async.errors import BackendRefused, ConfigurationError, Unavailable
+from octopus_async.record import Key, Miss, Mode, Operation, Outcome, Record
+from octopus_async.schema import Schema
+from octopus_async.url import BackendURL
+
+DEFAULT_PORT = 11211
+DEFAULT_TTL = 300.0
+DEFAULT_CONNECTIONS = 4
+DEFAULT_CONNECT_TIMEOUT = 1.0
+DEFAULT_ITEM_LIMIT = 1024**2 - 1024
+"""A server's default is 1 MiB for an item with its headers."""
+DEFAULT_PREFIX = "octopus:"
+_PREFIX = re.compile(r"[!-~]{0,100}")
+
+T = TypeVar("T")
+
+
+class MemcacheAdapter:
+    """A cache on one or more memcached servers.
+
+    While a server is down, operations on its keys are unavailable, and reads of them answer None
+    (a miss without a lease); a call raises only if every server that it needs has failed.
+
+    Parameters:
+        servers: host and port of each; the port is 11211 where it is None.
+        ttl: seconds, at least 1, after which a value is forgotten.
+        connections: the most connections to each server.
+        connect_timeout: seconds.
+        item_limit: the longest key and value together, in bytes, that the servers take (their
+            option ``-I``, less 1 KiB); a record that is longer is invalidated instead.
+        prefix: starts every key, so that applications can share servers; printable ASCII.
+        name: the name by which strategies call it.
+        wall: seconds since 1970, for expiries of over 30 days.
+    """
+
+    def __init__(  # noqa: PLR0913 - the options of its URL, each by name
+        self,
+        servers: Sequence[tuple[str, int | None]],
+        *,
+        ttl: float = DEFAULT_TTL,
+        connections: int = DEFAULT_CONNECTIONS,
+        connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
+        item_limit: int = DEFAULT_ITEM_LIMIT,
+        prefix: str = DEFAULT_PREFIX,
+        name: str = "memcache",
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        if not servers or len(set(servers)) != len(servers):
+            raise ConfigurationError(f"{name}: servers have to be given, and each of them once")
+        if not 1 <= ttl < math.inf or connections < 1 or connect_timeout <= 0:
+            raise ConfigurationError(f"{name}: ttl is at least a second, connections at least one")
+        if _PREFIX.fullmatch(prefix) is None:
+            raise ConfigurationError(f"{name}: a prefix is up to 100 printable ASCII characters")
+        self._name = name
+        self._servers = [(host, port or DEFAULT_PORT) for host, port in servers]
+        self._connections = connections
+        self._connect_timeout = connect_timeout
+        self._form = Form(prefix, ttl, item_limit, wall)
+        self._shards: tuple[Shard, ...] = ()
+        half = max(1, connections // 2)
+        self._capabilities = Capabilities(
+            durable=False, read_concurrency=half, write_concurrency=half, ttl=ttl
+        )
+
+    @classmethod
+    def from_url(cls, url: BackendURL, *, name: str = "memcache") -> MemcacheAdapter:
+        """Make one of ``memcache://host:port,host:port?ttl=300``. Raises `ConfigurationError`."""
+        url.check_options("ttl", "connections", "connect_timeout", "item_limit", "prefix")
+        return cls(
+            url.hosts,
+            ttl=url.number("ttl", DEFAULT_TTL),
+            connections=url.integer("connections", DEFAULT_CONNECTIONS),
+            connect_timeout=url.number("connect_timeout", DEFAULT_CONNECT_TIMEOUT),
+            item_limit=url.size("item_limit", DEFAULT_ITEM_LIMIT),
+            prefix=url.text("prefix", DEFAULT_PREFIX),
+            name=name,
+        )
+
+    @property
+    def name(self) -> str:
+        """The name by which strategies, receipts and messages call it."""
+        return self._name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+        return self._capabilities
+
+    async def open(self) -> None:
+        """Connect. Raises `Unavailable` if no server answers; it works once one does."""
+        self._shards = self._shards or tuple(self._shard(host, port) for host, port in self._servers)
+        await self.ping()
+
+    def _shard(self, host: str, port: int) -> Shard:
+        server = Server(
+            host,
+            port,
+            connections=self._connections,
+            connect_timeout=self._connect_timeout,
+            value_limit=self._form.item_limit,
+            backend=self._name,
+        )
+        return Shard(server, self._form)
+
+    async def close(self) -> None:
+        """Abort every connection, those in use too."""
+        shards, self._shards = self._shards, ()
+        for shard in shards:
+            await shard.close()
+
+    async def prepare(self, schema: Schema, *, create: bool) -> None:  # noqa: ARG002 - nothing to create
+        """Learn the model's fingerprint: values of another one are misses."""
+        self._form.fingerprints[schema.model] = schema.fingerprint
+
+    async def ping(self) -> None:
+        """Ask the servers for their versions. Raises `Unavailable` if none answers."""
+        self._check_open()
+        _raise_if_all_failed(await _together([_caught(shard.ping()) for shard in self._shards]))
+
+    async def probe(self) -> None:
+        """Store a reserved key and read it back. Raises `Unavailable` if no server can."""
+        self._check_open()
+        _raise_if_all_failed(await _together([_caught(shard.probe()) for shard in self._shards]))
+
+    async def read(self, keys: Sequence[Key]) -> list[Answer]:
+        """Look up keys; None for those of a server that is down. Raises `Unavailable`."""
+        self._check_open()
+        groups: dict[Shard, list[Key]] = defaultdict(list)
+        for key in keys:
+            groups[self._locate(key)].append(key)
+        results = await _together([_caught(shard.read(group)) for shard, group in groups.items()])
+        _raise_if_all_failed(results)
+        found: dict[Key, Answer] = {}
+        for result in results:
+            if not isinstance(result, Unavailable):
+                found.update(result)
+        return [found.get(key) for key in keys]
+
+    async def apply(self, operations: Sequence[Operation], mode: Mode) -> list[Outcome]:  # noqa: ARG002 - see below
+        """Apply operations by their versions alone, whatever the mode. Raises `Unavailable`."""
+        self._check_open()
+        places: dict[Shard, list[int]] = defaultdict(list)
+        for place, operation in enumerate(operations):
+            places[self._locate(operation.key)].append(place)
+        results = await _together(
+            [shard.apply([operations[place] for place in group]) for shard, group in places.items()]
+        )
+        outcomes = dict(zip(chain(*places.values()), chain(*results), strict=True))
+        if len({outcome.status for outcome in outcomes.values()}) == 1:
+            _raise_if_all_failed([outcome.error for outcome in outcomes.values()])
+        return [outcomes[place] for place in range(len(operations))]
+
+    async def fill(self, items: Sequence[tuple[Record, Miss]]) -> None:
+        """Store each record whose lease still holds, and that is not below the lease's floor."""
+        self._check_open()
+        groups: dict[Shard, list[tuple[Record, Lease]]] = defaultdict(list)
+        for record, miss in items:
+            if isinstance(miss.lease, Lease) and miss.lease.shard in self._shards:
+                groups[miss.lease.shard].append((record, miss.lease))
+        fills = [_caught(shard.fill(group)) for shard, group in groups.items()]
+        _raise_if_all_failed(await _together(fills))
+
+    def _locate(self, key: Key) -> Shard:
+        if len(self._shards) == 1:
+            return self._shards[0]
+        text = f"{key.model}:{key.id}".encode()
+        return max(self._shards, key=lambda shard: blake2b(text, key=shard.seed).digest())
+
+    def _check_open(self) -> None:
+        if not self._shards:
+            raise BackendRefused(f"{self._name} is not open", backend=self._name)
+
+
+async def _together(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    if len(calls) == 1:
+        return [await calls[0]]
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(call) for call in calls]
+    return [task.result() for task in tasks]
+
+
+async def _caught(call: Coroutine[Any, Any, T]) -> T | Unavailable:
+    try:
+        return await call
+    except Unavailable as error:
+        return error
+
+
+def _raise_if_all_failed(results: Sequence[object]) -> None:
+    errors = [result for result in results if isinstance(result, Unavailable)]
+    if errors and len(errors) == len(results):
+        raise errors[0]
