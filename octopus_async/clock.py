@@ -58,6 +58,7 @@ class Clock:
         self._wall = wall
         self._milliseconds = 0
         self._counter = 0
+        self._seen = ""
         self.writer = secrets.randbits(64) if writer is None else writer
         # Ten bits of alphabet at a time leave 64 bits of writer split at bit 60: the low 60 bits
         # are the last 12 characters of every version this clock issues.
@@ -105,6 +106,12 @@ class Clock:
         if (milliseconds, counter) > (self._milliseconds, self._counter):
             self._milliseconds, self._counter = milliseconds, counter
         return milliseconds / 1000 - self._wall()
+
+    def see(self, version: str) -> None:
+        """Move past a version that a backend gave, where it is one; the way of most is short."""
+        if version > self._seen and is_version(version):
+            self._seen = version
+            self.observe(version)
 
     def start_above(self, milliseconds: int) -> None:
         """Issue nothing at or below that moment: the durable ceiling of an earlier run."""

@@ -148,6 +148,11 @@ class Guard:
             deadline = asyncio.get_running_loop().time() + self.policy.timeout
             self._fill_lane.add((record, lease), record.key, None, 0, deadline)
 
+    @property
+    def has_waiting_writes(self) -> bool:
+        """Whether live writes wait for a free worker."""
+        return self._write_lane.queued > 0
+
     def statistics(self) -> GuardStatistics:
         """Its figures now."""
         return GuardStatistics(

@@ -172,7 +172,7 @@ class Lane(Generic[T, R]):
                 if self._bulk_waiters:
                     break
         finally:
-            self._workers.discard(asyncio.current_task())  # type: ignore[arg-type]  # a task runs this
+            self._workers.discard(asyncio.current_task())
             self._slot_is_free(loop)
 
     async def _send(self, batch: list[Call[T, R]]) -> None:

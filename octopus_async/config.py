@@ -1,0 +1,259 @@
+"""Settings of a manager, from arguments or a TOML file, and adapters from URLs: one typed object."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, cast
+
+from octopus_async.backend import Adapter, Journal
+from octopus_async.errors import ConfigurationError
+from octopus_async.guard import GuardPolicy
+from octopus_async.strategies.plan import Acknowledge, Order
+from octopus_async.strategies.read import Cascade, Hedge, Race, ReadStrategy
+from octopus_async.url import BackendURL
+
+E = TypeVar("E", bound=Enum)
+_DAY = 24 * 3600.0
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+class _Source(NamedTuple):
+    module: str
+    adapter: str
+    extra: str | None = None
+
+
+_SCHEMES = {
+    "memory": _Source("octopus_async.adapters.memory", "MemoryAdapter"),
+    "sqlite": _Source("octopus_async.adapters.sqlite", "SQLiteAdapter"),
+    "memcache": _Source("octopus_async.adapters.memcache", "MemcacheAdapter", "memcached"),
+    "memcached": _Source("octopus_async.adapters.memcache", "MemcacheAdapter", "memcached"),
+    "mysql": _Source("octopus_async.adapters.mysql", "MySQLAdapter", "mysql"),
+    "mariadb": _Source("octopus_async.adapters.mysql", "MySQLAdapter", "mysql"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """Where one model goes, where that differs from the manager's defaults.
+
+    Attributes:
+        write: names of the backends to write to, the primary first; empty for the default.
+        read: how to read it; None for the default.
+        order: in which order writes ask; None for the default.
+        acknowledge: when a write is acknowledged; None for the default.
+    """
+
+    write: tuple[str, ...] = ()
+    read: ReadStrategy | None = None
+    order: Order | None = None
+    acknowledge: Acknowledge | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All that a manager is told. Times are seconds.
+
+    Attributes:
+        write: backends that are written to, the primary first: URLs or adapters.
+        backends: further backends, for reads and for the routings of models.
+        read: how to read; None for the written caches, in order, then the primary.
+        journal: a folder, a journal, or None for none: then an outage refuses writes.
+        routings: what differs for single models, by their names.
+        order: in which order writes ask the backends.
+        acknowledge: when a write is acknowledged.
+        timeout: the deadline of an operation that is not given one.
+        close_timeout: how long closing waits for what is under way.
+        create_tables: whether tables that do not exist are created at a model's first use.
+        strict: whether opening fails when a backend cannot be reached.
+        guard: how backends are guarded.
+        guards: how single backends are guarded, by their names.
+        retention: for how long tombstones are kept, and entries of the journal replayed.
+        adopt_every: how often the journal's folder is searched for those of dead processes.
+        wall: seconds since 1970.
+    """
+
+    write: Sequence[str | Adapter]
+    backends: Sequence[str | Adapter] = ()
+    read: ReadStrategy | None = None
+    journal: str | Path | Journal | None = None
+    routings: Mapping[str, Routing] = field(default_factory=dict)
+    order: Order = Order.AUTO
+    acknowledge: Acknowledge = Acknowledge.PRIMARY
+    timeout: float = 5.0
+    close_timeout: float = 5.0
+    create_tables: bool = False
+    strict: bool = False
+    guard: GuardPolicy = field(default_factory=GuardPolicy)
+    guards: Mapping[str, GuardPolicy] = field(default_factory=dict)
+    retention: float = 30 * _DAY
+    adopt_every: float = 5.0
+    wall: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
+        if not self.write:
+            msg = "a manager needs at least one backend to write to: DaoManager(write=['sqlite:///shop.db'])"
+            raise ConfigurationError(msg)
+        if isinstance(self.write, str) or isinstance(self.backends, str):
+            msg = "write and backends are lists of URLs or adapters: write=['sqlite:///shop.db']"
+            raise ConfigurationError(msg)
+        for name in ("timeout", "close_timeout", "retention", "adopt_every"):
+            if not getattr(self, name) > 0:
+                msg = f"{name} is a number of seconds above 0, not {getattr(self, name)!r}"
+                raise ConfigurationError(msg)
+
+
+def adapter_for(source: str | Adapter) -> Adapter:
+    """The adapter of a URL; an adapter object is itself.
+
+    Raises:
+        ConfigurationError: the scheme is not known, an option is wrong, or the driver is missing.
+    """
+    if not isinstance(source, str):
+        return source
+    url = BackendURL.parse(source)
+    known = _SCHEMES.get(url.scheme)
+    if known is None:
+        msg = f"no backend has the scheme {url.scheme}://; known are {', '.join(sorted(_SCHEMES))}"
+        raise ConfigurationError(msg)
+    try:
+        module = import_module(known.module)
+    except ModuleNotFoundError as error:
+        if known.extra is None or (error.name or "").startswith("octopus_async"):
+            raise
+        msg = (
+            f"{url.scheme}:// needs the package {error.name}, which is not installed: "
+            f"pip install 'octopus-async[{known.extra}]'"
+        )
+        raise ConfigurationError(msg) from None
+    return cast("Adapter", getattr(module, known.adapter).from_url(url))
+
+
+def settings_from_toml(path: str | Path) -> Settings:
+    """Read settings from a TOML file; ``${NAME}`` in its texts is a variable of the environment.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or says what is not understood.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            table = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        msg = f"{path}: cannot be read as TOML: {error}"
+        raise ConfigurationError(msg) from None
+    return _Table(_expanded(table, path), str(path)).settings()
+
+
+class _Table:
+    """A table of the file, whose names are taken one by one; what is left over is a mistake."""
+
+    def __init__(self, table: Mapping[str, Any], where: str) -> None:
+        self._table = dict(table)
+        self._where = where
+
+    def settings(self) -> Settings:
+        chosen: dict[str, Any] = {
+            "write": tuple(self._texts("write")),
+            "backends": tuple(self._texts("backends")),
+            "read": self._strategy("read"),
+            "journal": self._take("journal", str, None),
+            "order": self._choice("order", Order, Order.AUTO),
+            "acknowledge": self._choice("acknowledge", Acknowledge, Acknowledge.PRIMARY),
+            "create_tables": self._take("create_tables", bool, False),
+            "strict": self._take("strict", bool, False),
+            "routings": {name: part.routing() for name, part in self._parts("models").items()},
+        }
+        for name in ("timeout", "close_timeout", "retention", "adopt_every"):
+            seconds = self._take(name, (int, float), None)
+            if seconds is not None:
+                chosen[name] = float(seconds)
+        self._finish()
+        return Settings(**chosen)
+
+    def routing(self) -> Routing:
+        routing = Routing(
+            write=tuple(self._texts("write")),
+            read=self._strategy("read"),
+            order=self._choice("order", Order, None),
+            acknowledge=self._choice("acknowledge", Acknowledge, None),
+        )
+        self._finish()
+        return routing
+
+    def _strategy(self, name: str) -> ReadStrategy | None:
+        table = self._take(name, dict, None)
+        if table is None:
+            return None
+        part = _Table(table, f"{self._where}: {name}")
+        kind = part._take("strategy", str, "cascade")
+        names = part._texts("backends")
+        delay = part._take("delay", (int, float), None)
+        part._finish()
+        if kind == "hedge":
+            return Hedge(*names) if delay is None else Hedge(*names, delay=float(delay))
+        if kind not in ("cascade", "race") or delay is not None:
+            raise self._wrong(f"{name}: strategy is cascade, race or hedge, and delay is for hedge")
+        return Cascade(*names) if kind == "cascade" else Race(*names)
+
+    def _parts(self, name: str) -> dict[str, _Table]:
+        parts = self._take(name, dict, {})
+        for key, part in parts.items():
+            if not isinstance(part, dict):
+                raise self._wrong(f"{name}.{key} is a table")
+        return {key: _Table(part, f"{self._where}: {name}.{key}") for key, part in parts.items()}
+
+    def _texts(self, name: str) -> list[str]:
+        texts = self._take(name, list, [])
+        if not all(isinstance(text, str) for text in texts):
+            raise self._wrong(f"{name} is a list of texts")
+        return cast("list[str]", texts)
+
+    def _choice(self, name: str, choices: type[E], default: E | None) -> E | None:
+        text = self._take(name, str, None)
+        if text is None:
+            return default
+        try:
+            return choices(text.replace("_", " "))
+        except ValueError:
+            known = ", ".join(choice.value for choice in choices)
+            raise self._wrong(f"{name} is one of {known}, not {text!r}") from None
+
+    def _take(self, name: str, kind: Any, default: Any) -> Any:  # noqa: ANN401 - what TOML holds
+        value = self._table.pop(name, default)
+        wrong_bool = isinstance(value, bool) and kind is not bool
+        if value is not default and (wrong_bool or not isinstance(value, kind)):
+            raise self._wrong(f"{name} has the wrong type: {type(value).__name__}")
+        return value
+
+    def _finish(self) -> None:
+        if self._table:
+            raise self._wrong(f"{sorted(self._table)[0]!r} is not a setting")
+
+    def _wrong(self, problem: str) -> ConfigurationError:
+        return ConfigurationError(f"{self._where}: {problem}")
+
+
+def _expanded(value: Any, path: str | Path) -> Any:  # noqa: ANN401 - what TOML holds
+    if isinstance(value, str):
+        return _VARIABLE.sub(lambda match: _variable(match[1], path), value)
+    if isinstance(value, list):
+        return [_expanded(item, path) for item in value]
+    if isinstance(value, dict):
+        return {name: _expanded(item, path) for name, item in value.items()}
+    return value
+
+
+def _variable(name: str, path: str | Path) -> str:
+    value = os.environ.get(name)
+    if value is None:
+        msg = f"{path}: the environment variable {name} is not set"
+        raise ConfigurationError(msg)
+    return value

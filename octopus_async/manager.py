@@ -1,0 +1,520 @@
+"""The manager: the only place that puts the parts together, and the owner of their lifetimes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import warnings
+import weakref
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast, overload
+
+from octopus_async.backend import Adapter, Backend, Journal, JournalStatistics
+from octopus_async.clock import Clock
+from octopus_async.config import Routing, Settings, adapter_for, settings_from_toml
+from octopus_async.dao import Dao, model_of
+from octopus_async.errors import ConfigurationError, ManagerClosed, Unavailable
+from octopus_async.events import BreakerChanged, Event, Events, Listener, WriteJournalled, log_event
+from octopus_async.guard import Guard, GuardStatistics
+from octopus_async.journal import FileJournal
+from octopus_async.mapper import Mapper
+from octopus_async.model import KeyedModel
+from octopus_async.record import Key, Operation, Record
+from octopus_async.recovery import DebtCollector, Replayer
+from octopus_async.strategies.debts import CacheDebts
+from octopus_async.strategies.keys import KeyLocks
+from octopus_async.strategies.plan import Plan
+from octopus_async.strategies.read import Cascade, ReadStrategy
+from octopus_async.strategies.reader import Reader
+from octopus_async.strategies.receipt import Receipt
+from octopus_async.strategies.versions import Versions
+from octopus_async.strategies.writer import Draft, Writer
+
+M = TypeVar("M", bound=KeyedModel)
+D = TypeVar("D", bound=Dao[Any])
+
+
+class _State(Enum):
+    NEW = "not open yet"
+    OPEN = "open"
+    CLOSING = "closing"
+    CLOSED = "closed"
+    FORKED = "of the parent process: open one of your own after a fork"
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A manager at one moment.
+
+    Attributes:
+        backends: each backend's breakers and queues, by its name.
+        journal: the journal's figures; None without a journal.
+        paused: why the replay of a backend waits for an operator, by its name.
+        behind: how many keys each cache has to be told of, by its name.
+        writing: how many writes are under way.
+    """
+
+    backends: dict[str, GuardStatistics]
+    journal: JournalStatistics | None
+    paused: dict[str, str]
+    behind: dict[str, int]
+    writing: int
+
+
+class DaoManager:
+    """Opens backends and journal, and hands out Daos. Use it with ``async with``.
+
+    ::
+
+        async with DaoManager(["sqlite:///shop.db", "memory://"], journal="journal") as octopus:
+            books = octopus.dao(Book)
+
+    A backend that cannot be reached does not keep the manager from opening: its breaker is open,
+    and it is probed until it is there (``strict`` makes it an error instead).
+
+    Parameters:
+        write: the backends to write to, as URLs or adapters; the first is the primary.
+        read: how to read; by default the written caches in order, then the primary.
+        journal: a folder for what the primary could not take; None to be refused then.
+        options: any further attribute of `octopus_async.config.Settings`, by its name; in
+            ``routings`` a model's class may stand for its name.
+        listeners: are told of every event. The standard logger always is.
+
+    Raises:
+        ConfigurationError: an URL, an option or a name is wrong, or a driver is missing.
+    """
+
+    def __init__(
+        self,
+        write: Sequence[str | Adapter],
+        read: ReadStrategy | None = None,
+        journal: str | Path | Journal | None = None,
+        *,
+        listeners: Iterable[Listener] = (),
+        **options: Any,  # noqa: ANN401 - the attributes of Settings, checked by its constructor
+    ) -> None:
+        routings: Mapping[Any, Routing] = options.pop("routings", {})
+        try:
+            settings = Settings(
+                write=write,
+                read=read,
+                journal=journal,
+                routings={_model_name(model): routing for model, routing in routings.items()},
+                **options,
+            )
+        except TypeError as error:
+            raise ConfigurationError(str(error).replace("Settings.__init__()", "DaoManager")) from None
+        self._set_up(settings, listeners)
+
+    @classmethod
+    def from_config(cls, source: str | Path | Settings, *, listeners: Iterable[Listener] = ()) -> Self:
+        """A manager from a TOML file, or from settings. Raises `ConfigurationError`."""
+        settings = source if isinstance(source, Settings) else settings_from_toml(source)
+        manager = cls.__new__(cls)
+        manager._set_up(settings, listeners)
+        return manager
+
+    def _set_up(self, settings: Settings, listeners: Iterable[Listener]) -> None:
+        self._state = _State.NEW
+        self.settings = settings
+        self.events = Events(log_event, self._on_event, *listeners)
+        self._guards = self._make_guards()
+        source = settings.journal
+        self.journal = FileJournal(source) if isinstance(source, str | Path) else source
+        self._clock = Clock(settings.wall)
+        self._versions = Versions(self._clock, self.journal, self.events)
+        self._locks = KeyLocks()
+        self._debts = {
+            name: CacheDebts(guard, lambda: asyncio.get_running_loop().time(), self.events)
+            for name, guard in self._guards.items()
+            if not guard.capabilities.durable
+        }
+        self._reader = Reader(self._clock, self._locks, self.journal, self._debts)
+        self._writer = Writer(
+            self._versions,
+            self._locks,
+            self.journal,
+            self._debts,
+            self._reader.detach,
+            self.events,
+            self._spawn,
+        )
+        self._default = self._plan(Routing())
+        self._plans: dict[str, Plan] = {name: self._plan(routing) for name, routing in settings.routings.items()}
+        self._daos: dict[type, Dao[Any]] = {}
+        self._mappers: dict[str, Mapper[Any]] = {}
+        self._replayers: dict[str, Replayer] = {}
+        self._owned: set[asyncio.Task[Any]] = set()
+        self._background: set[asyncio.Task[None]] = set()
+        self._exit = AsyncExitStack()
+        _managers.add(self)
+
+    # -- lifetime --------------------------------------------------------------------------------
+
+    async def open(self) -> Self:
+        """Open journal and backends, and take up what an earlier run left in the journal.
+
+        Raises:
+            JournalError: the journal cannot be used.
+            Unavailable: a backend cannot be reached, with ``strict`` alone.
+            ManagerClosed: it is open, or was open before.
+        """
+        if self._state is not _State.NEW:
+            msg = f"this manager is {self._state.value}; make a new one"
+            raise ManagerClosed(msg)
+        async with AsyncExitStack() as stack:
+            stack.callback(setattr, self, "_state", _State.CLOSED)
+            await self._open_journal(stack)
+            await self._open_backends(stack)
+            self._start_recovery(stack)
+            stack.push_async_callback(self._finish_writes)
+            self._exit = stack.pop_all()
+        self._state = _State.OPEN
+        return self
+
+    async def close(self) -> None:
+        """Wait for writes under way (at most ``close_timeout``), then release everything."""
+        if self._state is _State.OPEN:
+            self._state = _State.CLOSING
+            await self._exit.aclose()
+        elif self._state is _State.NEW:
+            self._state = _State.CLOSED
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        closing = asyncio.ensure_future(self.close())
+        # A cancelled caller must not leave descriptors and threads behind: closing is bounded.
+        await _to_the_end(closing)
+
+    def __del__(self) -> None:
+        if getattr(self, "_state", None) is _State.OPEN:
+            names = ", ".join(self._guards)
+            warnings.warn(f"a DaoManager on {names} was never closed", ResourceWarning, stacklevel=2)
+
+    # -- what applications use -------------------------------------------------------------------
+
+    @overload
+    def dao(self, kind: type[D]) -> D: ...
+    @overload
+    def dao(self, kind: type[M]) -> Dao[M]: ...
+    def dao(self, kind: type[Any]) -> Dao[Any]:
+        """The Dao of a model class, or of a Dao subclass. Raises `ConfigurationError`."""
+        known = self._daos.get(kind)
+        if known is None:
+            known = self._daos[kind] = self._make_dao(kind)
+        return known
+
+    async def create_tables(self, *models: type[KeyedModel]) -> None:
+        """Create what is missing for these models (or all known ones) in every durable backend.
+
+        Raises:
+            SchemaMismatch: a table exists and does not fit.
+            Unavailable: a backend cannot be reached.
+        """
+        for model in models:
+            self.dao(model)
+        for name in [_model_name(model) for model in models] or list(self._mappers):
+            for backend in self._backends_of(self.plan_of(name)):
+                if backend.capabilities.durable:
+                    await self._guards[backend.name].prepare(self._mappers[name].schema, create=True)
+
+    # -- what operators use ----------------------------------------------------------------------
+
+    @property
+    def backends(self) -> Mapping[str, Guard]:
+        """The guarded backends by name. Their ``reads`` and ``writes`` are breakers to steer by hand."""
+        return self._guards
+
+    def statistics(self) -> Statistics:
+        """The figures of this moment."""
+        return Statistics(
+            backends={name: guard.statistics() for name, guard in self._guards.items()},
+            journal=self.journal.statistics() if self.journal is not None else None,
+            paused={name: it.paused for name, it in self._replayers.items() if it.paused is not None},
+            behind={name: debts.total for name, debts in self._debts.items()},
+            writing=len(self._owned),
+        )
+
+    def resume_replay(self, *names: str) -> None:
+        """Let the replay of these backends (or all) go on after it paused, or look again at once."""
+        for name in names or self._replayers:
+            self._replayers[name].resume()
+
+    async def drained(self, *, every: float = 0.01) -> None:
+        """Wait until nothing is owed to any backend. Bound the wait with ``asyncio.timeout``."""
+        while self._owed():
+            await asyncio.sleep(every)
+
+    def plan_of(self, model: str) -> Plan:
+        """Where the model of that name goes."""
+        return self._plans.get(model, self._default)
+
+    # -- the parts -------------------------------------------------------------------------------
+
+    def _make_guards(self) -> dict[str, Guard]:
+        settings = self.settings
+        guards: dict[str, Guard] = {}
+        for source in (*settings.write, *settings.backends):
+            adapter = adapter_for(source)
+            if adapter.name in guards:
+                msg = f"two backends are called {adapter.name!r}: name one by ?name=... in its URL"
+                raise ConfigurationError(msg)
+            policy = settings.guards.get(adapter.name, settings.guard)
+            guards[adapter.name] = Guard(adapter, self.events, policy)
+        unknown = sorted(set(settings.guards) - set(guards))
+        if unknown:
+            msg = f"guards names {unknown[0]!r}, but the backends are {', '.join(guards)}"
+            raise ConfigurationError(msg)
+        return guards
+
+    def _plan(self, routing: Routing) -> Plan:
+        settings = self.settings
+        written = [self._guard(name) for name in routing.write or list(self._guards)[: len(settings.write)]]
+        caches = tuple(guard for guard in written if not guard.capabilities.durable)
+        read = routing.read or settings.read or Cascade()
+        readers = tuple(self._guard(name) for name in read.names) or (*caches, written[0])
+        primary = written[0]
+        if not primary.capabilities.durable:
+            msg = f"the primary has to be durable, and {primary.name} is a cache: put another backend first"
+            raise ConfigurationError(msg)
+        for reader in readers:
+            if not reader.capabilities.readable:
+                msg = f"backend {reader.name} can only be written to: leave it out of the reads"
+                raise ConfigurationError(msg)
+        return Plan(
+            primary=primary,
+            replicas=tuple(guard for guard in written[1:] if guard.capabilities.durable),
+            caches=caches,
+            readers=tuple(cast("Iterable[Backend]", readers)),
+            read=read,
+            order=routing.order or settings.order,
+            acknowledge=routing.acknowledge or settings.acknowledge,
+        )
+
+    def _guard(self, name: str) -> Guard:
+        guard = self._guards.get(name)
+        if guard is None:
+            msg = f"no backend is called {name!r}; there are {', '.join(self._guards)}"
+            raise ConfigurationError(msg)
+        return guard
+
+    def _make_dao(self, kind: type[Any]) -> Dao[Any]:
+        is_dao = isinstance(kind, type) and issubclass(kind, Dao)
+        model = model_of(kind) if is_dao else kind
+        if not (isinstance(model, type) and issubclass(model, KeyedModel)):
+            msg = f"{model!r} is neither a Model nor a Dao"
+            raise ConfigurationError(msg)
+        mapper = self._mapper(model)
+        gateway = _Gateway(self, self.plan_of(mapper.schema.model))
+        return kind(mapper, gateway) if is_dao else Dao(mapper, gateway)
+
+    def _mapper(self, model: type[KeyedModel]) -> Mapper[Any]:
+        name = _model_name(model)
+        known = self._mappers.get(name)
+        if known is not None:
+            if known.model is not model:
+                msg = f"two models are called {name!r}: give one another name, class {name}(Model, name=...)"
+                raise ConfigurationError(msg)
+            return known
+        mapper = self._mappers[name] = Mapper(model)
+        for backend in self._backends_of(self.plan_of(name)):
+            self._guards[backend.name].learn(mapper.schema, create=self.settings.create_tables)
+        for replayer in self._replayers.values():
+            replayer.wake()
+        return mapper
+
+    def _backends_of(self, plan: Plan) -> list[Backend]:
+        backends = (plan.primary, *plan.replicas, *plan.caches, *plan.readers)
+        return list({backend.name: backend for backend in backends}.values())
+
+    async def _open_journal(self, stack: AsyncExitStack) -> None:
+        if self.journal is not None:
+            self._clock.start_above(await self.journal.open(self.events))
+            stack.push_async_callback(self.journal.close)
+
+    async def _open_backends(self, stack: AsyncExitStack) -> None:
+        for guard in self._guards.values():
+            stack.push_async_callback(guard.close)
+        results = await asyncio.gather(*(guard.open() for guard in self._guards.values()), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException) and (self.settings.strict or not isinstance(result, Unavailable)):
+                raise result
+
+    def _start_recovery(self, stack: AsyncExitStack) -> None:
+        stack.push_async_callback(self._stop_background)
+        journal = self.journal
+        if journal is not None:
+            for name, guard in self._guards.items():
+                if guard.capabilities.durable:
+                    self._replayers[name] = self._make_replayer(journal, guard)
+            for replayer in self._replayers.values():
+                self._run(replayer.run())
+                replayer.wake()
+            self._run(self._adopt_forever(journal))
+        for name, debts in self._debts.items():
+            guard = self._guards[name]
+            self._run(DebtCollector(guard, debts, lambda guard=guard: guard.writes.passes).run())  # type: ignore[misc]
+
+    def _make_replayer(self, journal: Journal, guard: Guard) -> Replayer:
+        return Replayer(
+            guard,
+            journal,
+            plan_of=lambda model: self.plan_of(model) if model in self._mappers else None,
+            debts=self._debts,
+            locks=self._locks,
+            versions=self._versions,
+            events=self.events,
+            wall=self.settings.wall,
+            retention=self.settings.retention,
+            writable=lambda: guard.writes.passes,
+            busy=lambda: guard.has_waiting_writes,
+        )
+
+    async def _adopt_forever(self, journal: Journal) -> None:
+        while True:
+            await asyncio.sleep(self.settings.adopt_every)
+            self._clock.start_above(await journal.adopt())
+            for replayer in self._replayers.values():
+                replayer.wake()
+
+    def _on_event(self, event: Event) -> None:
+        """Recovery hears of what it waits for as everybody else does."""
+        if isinstance(event, BreakerChanged) and event.backend in self._replayers:
+            self._replayers[event.backend].wake()
+        elif isinstance(event, WriteJournalled):
+            for name in event.targets:
+                if name in self._replayers:
+                    self._replayers[name].wake()
+
+    def _owed(self) -> bool:
+        owed = self.journal is not None and any(self.journal.owes(name) for name in self._replayers)
+        return owed or bool(self._owned) or any(debts.total for debts in self._debts.values())
+
+    # -- tasks -----------------------------------------------------------------------------------
+
+    def check_open(self) -> None:
+        """Raise `ManagerClosed` unless calls may be made now."""
+        if self._state is not _State.OPEN:
+            msg = f"this manager is {self._state.value}"
+            raise ManagerClosed(msg)
+
+    def deadline(self, seconds: float | None) -> float:
+        """The moment of the loop's clock at which an operation has to end."""
+        if seconds is None:
+            seconds = self.settings.timeout
+        elif not seconds > 0:
+            msg = f"timeout is a number of seconds above 0, not {seconds!r}"
+            raise ConfigurationError(msg)
+        return asyncio.get_running_loop().time() + seconds
+
+    async def find(self, plan: Plan, key: Key, seconds: float | None) -> Record | None:
+        """Look a key up by its plan."""
+        self.check_open()
+        return await self._reader.find(plan, key, self.deadline(seconds))
+
+    async def write(self, plan: Plan, draft: Draft, seconds: float | None) -> tuple[Receipt, Operation]:
+        """Write a draft by its plan, in a task that goes on when the caller is cancelled."""
+        self.check_open()
+        task = self._spawn(self._writer.write(plan, draft, self.deadline(seconds)))
+        return await asyncio.shield(task)
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._owned.add(task)
+        task.add_done_callback(self._disown)
+        return task
+
+    def _disown(self, task: asyncio.Task[Any]) -> None:
+        self._owned.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen: who still waits for it is given it, and nobody else has to be
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        self._background.add(asyncio.get_running_loop().create_task(work))
+
+    async def _finish_writes(self) -> None:
+        until = asyncio.get_running_loop().time() + self.settings.close_timeout
+        while self._owned and (left := until - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(self._owned, timeout=left)
+        await _cancel(self._owned)
+
+    async def _stop_background(self) -> None:
+        await _cancel(self._background)
+
+    def _forked(self) -> None:
+        """In a forked child: this manager is the parent's. Its descriptors go, its locks stay."""
+        if self._state in (_State.OPEN, _State.CLOSING):
+            self._state = _State.FORKED
+            if self.journal is not None:
+                self.journal.forget_process()
+
+
+class _Gateway:
+    """One model's way into the manager."""
+
+    __slots__ = ("_manager", "_plan")
+
+    def __init__(self, manager: DaoManager, plan: Plan) -> None:
+        self._manager = manager
+        self._plan = plan
+
+    async def find(self, key: Key, deadline: float | None) -> Record | None:
+        return await self._manager.find(self._plan, key, deadline)
+
+    async def write(self, draft: Draft, deadline: float | None) -> tuple[Receipt, Operation]:
+        return await self._manager.write(self._plan, draft, deadline)
+
+    def wall(self) -> float:
+        return self._manager.settings.wall()
+
+
+def _model_name(model: object) -> str:
+    if isinstance(model, str):
+        return model
+    if isinstance(model, type) and issubclass(model, KeyedModel):
+        return model.__octopus_mapping__.name or model.__name__
+    msg = f"{model!r} is no model"
+    raise ConfigurationError(msg)
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    waiting = list(tasks)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def _to_the_end(closing: asyncio.Future[None]) -> None:
+    cancelled: asyncio.CancelledError | None = None
+    while not closing.done():
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    closing.result()
+
+
+_managers: weakref.WeakSet[DaoManager] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for manager in list(_managers):
+        manager._forked()  # noqa: SLF001 - the module's own class
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+__all__ = ["DaoManager", "Settings", "Statistics"]

@@ -1,0 +1,280 @@
+"""Brings backends up to date once they can be written again: the journal's replay, and caches' debts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+from octopus_async.backend import Backend, Journal, Run
+from octopus_async.errors import JournalError, OctopusError, Unavailable
+from octopus_async.events import DeadLettered, Events, ReplayFinished, ReplayPaused, ReplayProgressed, ReplayStarted
+from octopus_async.record import Key, Kind, Mode, Operation, Outcome, Status
+from octopus_async.strategies.debts import CacheDebts
+from octopus_async.strategies.keys import KeyLocks
+from octopus_async.strategies.plan import Plan
+from octopus_async.strategies.versions import Versions
+
+_log = logging.getLogger("octopus_async")
+_FIRST_BATCH = 64
+_SHORT, _LONG = 0.05, 0.2
+_REJECTIONS_IN_A_ROW = 10
+_RETRY_AFTER = 0.2
+_RETRY_AT_MOST = 2.0
+_DEBTS_AT_ONCE = 500
+_NOT_TAKEN = (Status.UNAVAILABLE, Status.UNKNOWN)
+_EXPIRED = "older than tombstones are kept: replaying it could bring a deleted record back"
+
+
+class Replayer:
+    """Replays what the journal owes to one backend, whenever it can be written.
+
+    A replica never gets what its primary might still refuse: it waits for the primary, key by key.
+
+    Parameters:
+        backend: the backend.
+        journal: what is owed.
+        plan_of: the plan of a model by its name; None for a model that nobody asked for yet,
+            whose operations have to wait.
+        debts: what each cache missed, by its name.
+        locks: who writes which key; the replay holds the keys of its batch.
+        versions: is moved past what the backend holds.
+        events: is told of the progress.
+        wall: seconds since 1970.
+        retention: entries older than this many seconds are not replayed by themselves: a
+            tombstone that would have stopped them may be gone.
+        writable: whether the backend can be written now.
+        busy: whether live calls wait for the backend, so that the replay has to leave room.
+    """
+
+    def __init__(  # noqa: PLR0913 - the composition root passes what a replay touches
+        self,
+        backend: Backend,
+        journal: Journal,
+        *,
+        plan_of: Callable[[str], Plan | None],
+        debts: Mapping[str, CacheDebts],
+        locks: KeyLocks,
+        versions: Versions,
+        events: Events,
+        wall: Callable[[], float],
+        retention: float,
+        writable: Callable[[], bool],
+        busy: Callable[[], bool],
+    ) -> None:
+        self.backend = backend
+        self.paused: str | None = None
+        self._journal = journal
+        self._plan_of = plan_of
+        self._debts = debts
+        self._locks = locks
+        self._versions = versions
+        self._events = events
+        self._wall = wall
+        self._retention = retention
+        self._writable = writable
+        self._busy = busy
+        self._wanted = asyncio.Event()
+        self._limit = _FIRST_BATCH
+        self._in_a_row = 0
+        self._skipped: set[Key] = set()
+
+    def wake(self) -> None:
+        """There may be work, or the backend may be writable again."""
+        self._wanted.set()
+
+    def resume(self) -> None:
+        """An operator lets a paused replay go on."""
+        self.paused = None
+        self._in_a_row = 0
+        self.wake()
+
+    async def run(self) -> None:
+        """Replay whenever there is something to replay; ends by being cancelled."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            if self._can_go_on():
+                await self._drain()
+
+    @property
+    def _owed(self) -> int:
+        return self._journal.owes(self.backend.name)
+
+    def _can_go_on(self) -> bool:
+        return self.paused is None and self._writable() and self._owed > 0
+
+    async def _drain(self) -> None:
+        loop = asyncio.get_running_loop()
+        start, applied, pause = loop.time(), 0, _RETRY_AFTER
+        self._events.emit(ReplayStarted(self.backend.name, self._owed))
+        while self._can_go_on():
+            began = loop.time()
+            progressed = await self._replay_batch()
+            seconds = loop.time() - began
+            if progressed:
+                applied, pause = applied + progressed, _RETRY_AFTER
+                self._pace(seconds)
+                self._events.emit(ReplayProgressed(self.backend.name, applied, self._owed))
+                # Live calls get as much of the backend as the replay does.
+                await asyncio.sleep(seconds if self._busy() else 0)
+            else:
+                self._skipped.clear()
+                await asyncio.sleep(pause)
+                pause = min(_RETRY_AT_MOST, pause * 2)
+        if not self._owed:
+            self._events.emit(ReplayFinished(self.backend.name, applied, loop.time() - start))
+
+    def _pace(self, seconds: float) -> None:
+        if seconds < _SHORT:
+            self._limit = min(self._limit * 2, self.backend.capabilities.write_batch)
+        elif seconds > _LONG:
+            self._limit = max(self._limit // 2, 1)
+
+    async def _replay_batch(self) -> int:
+        """Replay one batch; gives how many operations are done with, 0 where none could be."""
+        runs = await self._take()
+        try:
+            done = 0
+            now = self._wall()
+            for run in runs:
+                if now - run.at > self._retention:
+                    done += await self._bury(run, _EXPIRED, JournalError.__name__)
+            fresh = [run for run in runs if now - run.at <= self._retention]
+            for mode in (Mode.REPLAY, Mode.MIRROR):
+                done += await self._apply([run for run in fresh if self._mode(run) is mode], mode)
+            return done
+        finally:
+            for run in runs:
+                self._locks.release(run.operation.key)
+
+    async def _apply(self, runs: Sequence[Run], mode: Mode) -> int:
+        if not runs:
+            return 0
+        runs = sorted(runs, key=lambda run: run.operation.key)
+        outcomes = await self.backend.apply([run.operation for run in runs], mode)
+        return await self._conclude(runs, outcomes)
+
+    def _mode(self, run: Run) -> Mode:
+        plan = self._plan_of(run.operation.key.model)
+        return Mode.REPLAY if plan is None or plan.primary is self.backend else Mode.MIRROR
+
+    async def _take(self) -> list[Run]:
+        """The oldest runs whose keys nobody writes at this moment, their keys now held."""
+        name = self.backend.name
+        blocked: list[Key] = []
+        taken: list[Run] = []
+        for run in self._journal.runs(name, self._limit, without=self._skipped):
+            key = run.operation.key
+            if self._must_wait(key):
+                self._skipped.add(key)
+            elif self._locks.try_acquire(key):
+                taken.append(run)
+            else:
+                blocked.append(key)
+        if taken or not blocked:
+            return taken
+        # Only keys that are being written are left: get in line for one, so that it can leave too.
+        key = blocked[0]
+        await self._locks.acquire(key)
+        for run in self._journal.runs(name, self._limit, without=self._skipped):
+            if run.operation.key == key:
+                return [run]
+        self._locks.release(key)
+        return []
+
+    def _must_wait(self, key: Key) -> bool:
+        """Whether nobody knows the key's model yet, or its primary has to come first."""
+        plan = self._plan_of(key.model)
+        if plan is None:
+            return True
+        return plan.primary is not self.backend and self._journal.owes_key(plan.primary.name, key)
+
+    async def _conclude(self, runs: Sequence[Run], outcomes: Sequence[Outcome]) -> int:
+        done: list[Run] = []
+        buried = 0
+        for run, outcome in zip(runs, outcomes, strict=True):
+            if outcome.status in (Status.APPLIED, Status.SUPERSEDED):
+                self._in_a_row = 0
+                if outcome.status is Status.SUPERSEDED:
+                    self._versions.overtaken(outcome.stored, self.backend.name)
+                done.append(run)
+            elif outcome.status is Status.REJECTED and self.paused is None:
+                buried += await self._reject(run, outcome.error)
+            elif isinstance(outcome.error, Unavailable) and outcome.error.alive:
+                # This model's table does not fit: the others need not wait for it.
+                self._skipped.add(run.operation.key)
+        await self._tell_caches([run.operation for run in done])
+        self._journal.settle(self.backend.name, done)
+        return buried + sum(len(run.sequences) for run in done)
+
+    async def _reject(self, run: Run, error: OctopusError | None) -> int:
+        self._in_a_row += 1
+        if self._in_a_row > _REJECTIONS_IN_A_ROW:
+            self.paused = f"{_REJECTIONS_IN_A_ROW} rejections in a row, and then: {error}"
+            self._events.emit(ReplayPaused(self.backend.name, self.paused))
+            return 0
+        return await self._bury(run, str(error), type(error).__name__)
+
+    async def _bury(self, run: Run, reason: str, error: str) -> int:
+        operation = run.operation
+        newest = self._journal.newest(operation.key, self.backend.name) or operation
+        try:
+            await self._journal.bury(self.backend.name, run, reason, error)
+        except OctopusError:
+            _log.warning("the dead letter of %s could not be written; it stays pending", operation.key)
+            return 0
+        self._events.emit(DeadLettered(self.backend.name, operation.key, operation.version, reason))
+        plan = self._plan_of(operation.key.model)
+        if plan is not None and plan.primary is self.backend:
+            for replica in plan.replicas:
+                self._journal.settle(replica.name, [run])
+        await self._tell_caches([newest._replace(kind=Kind.RETRACT, fields=None, payload=None)])
+        return len(run.sequences)
+
+    async def _tell_caches(self, operations: Sequence[Operation]) -> None:
+        """Write the keys into every cache, or have them invalidated later, before the overlay goes."""
+        for cache, owed in self._by_cache(operations):
+            outcomes = await cache.apply(owed, Mode.MIRROR)
+            for operation, outcome in zip(owed, outcomes, strict=True):
+                if outcome.status in _NOT_TAKEN:
+                    self._debts[cache.name].add(operation)
+
+    def _by_cache(self, operations: Sequence[Operation]) -> list[tuple[Backend, list[Operation]]]:
+        owed: dict[str, tuple[Backend, list[Operation]]] = {}
+        for operation in operations:
+            plan = self._plan_of(operation.key.model)
+            for cache in plan.caches if plan is not None else ():
+                owed.setdefault(cache.name, (cache, []))[1].append(operation)
+        return list(owed.values())
+
+
+class DebtCollector:
+    """Tells one cache what it missed, as soon as it can be written again."""
+
+    def __init__(self, cache: Backend, debts: CacheDebts, writable: Callable[[], bool]) -> None:
+        self.backend = cache
+        self._debts = debts
+        self._writable = writable
+
+    async def run(self, every: float = 0.1) -> None:
+        """Look after the debts each ``every`` seconds; ends by being cancelled."""
+        while True:
+            await asyncio.sleep(every)
+            while self._debts.total and self._writable():
+                if not await self._pay():
+                    break
+
+    async def _pay(self) -> bool:
+        due = self._debts.due(_DEBTS_AT_ONCE)
+        if not due:
+            return False
+        outcomes = await self.backend.apply(due, Mode.MIRROR)
+        taken = [
+            operation
+            for operation, outcome in zip(due, outcomes, strict=True)
+            if outcome.status not in _NOT_TAKEN
+        ]
+        for operation in taken:
+            self._debts.paid(operation)
+        return bool(taken)

@@ -1,0 +1,80 @@
+"""What caches missed: they are not read for those keys until they have been told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+from octopus_async.backend import Backend
+from octopus_async.events import CacheBehind, Events
+from octopus_async.record import Key, Kind, Operation
+
+_MOST_KEYS = 50_000
+
+
+class CacheDebts:
+    """Keeps, for one cache, the keys whose last write it missed.
+
+    A cache forgets by itself after its time to live: so does a debt. Past ``most_keys`` the
+    cache is not read at all for that long, which bounds the memory of a long outage.
+
+    Parameters:
+        cache: the cache.
+        now: a monotonic clock in seconds.
+        events: is told when the cache is not read any more.
+        most_keys: how many keys are remembered one by one.
+    """
+
+    def __init__(
+        self, cache: Backend, now: Callable[[], float], events: Events, *, most_keys: int = _MOST_KEYS
+    ) -> None:
+        self._cache = cache
+        self._now = now
+        self._events = events
+        self._most_keys = most_keys
+        self._ttl = cache.capabilities.ttl or 0.0
+        self._owed: dict[Key, tuple[Operation, float]] = {}
+        self._distrusted_until = 0.0
+
+    @property
+    def total(self) -> int:
+        """How many keys the cache has to be told of."""
+        return len(self._owed)
+
+    def owes(self, key: Key) -> bool:
+        """Whether the cache must not be read for ``key``."""
+        if self._distrusted_until:
+            if self._now() < self._distrusted_until:
+                return True
+            self._distrusted_until = 0.0
+        return key in self._owed
+
+    def add(self, operation: Operation) -> None:
+        """The cache missed ``operation``, or may have."""
+        if operation.kind is not Kind.RETRACT:
+            operation = Operation(Kind.INVALIDATE, operation.key, operation.version, operation.born)
+        known = self._owed.pop(operation.key, None)
+        if known is not None and known[0].version > operation.version:
+            operation = known[0]
+        now = self._now()
+        self._owed[operation.key] = (operation, now + self._ttl)
+        if len(self._owed) > self._most_keys:
+            self._owed.clear()
+            self._distrusted_until = now + self._ttl
+            self._events.emit(CacheBehind(self._cache.name, self._ttl))
+
+    def due(self, limit: int) -> Sequence[Operation]:
+        """The oldest debts, at most ``limit``; those that the time to live has paid are dropped."""
+        now = self._now()
+        while self._owed:
+            key, (_, until) = next(iter(self._owed.items()))
+            if until > now:
+                break
+            del self._owed[key]
+        return [operation for operation, _ in islice(self._owed.values(), limit)]
+
+    def paid(self, operation: Operation) -> None:
+        """The cache has taken ``operation``."""
+        known = self._owed.get(operation.key)
+        if known is not None and known[0].version <= operation.version:
+            del self._owed[operation.key]

@@ -1,0 +1,96 @@
+"""Who is writing which key in this process: one at a time, in the order in which they came."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from octopus_async.errors import BackendTimeout
+from octopus_async.record import Key
+
+
+class KeyLocks:
+    """A lock for each key that is being written, and a count of answers still outstanding.
+
+    A key is *held* while a write decides what became of it, and *unsettled* as long as any
+    backend may still answer. Neither is read from a cache.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[Key, deque[asyncio.Future[None]] | None] = {}
+        self._unsettled: dict[Key, int] = {}
+        self._idle: dict[Key, list[asyncio.Future[None]]] = {}
+
+    def busy(self, key: Key) -> bool:
+        """Whether a write of ``key`` is held or unsettled."""
+        return key in self._held or key in self._unsettled
+
+    def try_acquire(self, key: Key) -> bool:
+        """Take the lock if nobody has it."""
+        if key in self._held:
+            return False
+        self._held[key] = None
+        return True
+
+    async def acquire(self, key: Key, deadline: float | None = None) -> None:
+        """Wait for the lock in line. Raises `BackendTimeout` at ``deadline`` (the loop's clock)."""
+        if self.try_acquire(key):
+            return
+        line = self._held[key]
+        if line is None:
+            line = self._held[key] = deque()
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        line.append(waiter)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await waiter
+        except TimeoutError:
+            self._give_up(key, waiter)
+            msg = f"an earlier write of {key} was still under way at the deadline; nothing was sent"
+            raise BackendTimeout(msg, sent=False) from None
+        except asyncio.CancelledError:
+            self._give_up(key, waiter)
+            raise
+
+    def release(self, key: Key) -> None:
+        """Hand the lock to the next in line."""
+        line = self._held[key]
+        while line:
+            waiter = line.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        del self._held[key]
+        self._tell_idle(key)
+
+    async def idle(self, key: Key, deadline: float) -> None:
+        """Wait until ``key`` is not busy. Raises TimeoutError at ``deadline`` (the loop's clock)."""
+        while self.busy(key):
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._idle.setdefault(key, []).append(waiter)
+            async with asyncio.timeout_at(deadline):
+                await waiter
+
+    def unsettle(self, key: Key) -> None:
+        """An answer about ``key`` is outstanding."""
+        self._unsettled[key] = self._unsettled.get(key, 0) + 1
+
+    def settle(self, key: Key) -> None:
+        """That answer came, or never will."""
+        left = self._unsettled[key] - 1
+        if left:
+            self._unsettled[key] = left
+        else:
+            del self._unsettled[key]
+            self._tell_idle(key)
+
+    def _tell_idle(self, key: Key) -> None:
+        if self._idle and not self.busy(key):
+            for waiter in self._idle.pop(key, ()):
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def _give_up(self, key: Key, waiter: asyncio.Future[None]) -> None:
+        # The lock may have been handed over in the very moment of giving up.
+        if waiter.done() and not waiter.cancelled():
+            self.release(key)

@@ -1,0 +1,345 @@
+"""The way of a write: fan-out to all backends, and the journal where the primary could not take it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from octopus_async.backend import Backend, Journal
+from octopus_async.errors import BackendFailed, JournalError, OctopusError, Unavailable, WriteUnavailable
+from octopus_async.events import Events, WriteJournalled
+from octopus_async.record import (
+    APPLIED,
+    Fields,
+    Key,
+    Kind,
+    Mode,
+    Operation,
+    Outcome,
+    Status,
+    Stored,
+    decide,
+    failed,
+)
+from octopus_async.strategies.debts import CacheDebts
+from octopus_async.strategies.keys import KeyLocks
+from octopus_async.strategies.plan import Acknowledge, Order, Plan
+from octopus_async.strategies.receipt import Receipt
+from octopus_async.strategies.versions import Versions
+
+_REISSUES = 8
+_FALLBACK_SHARE = 0.25
+_FALLBACK_SECONDS = 0.5
+_NOT_TAKEN = (Status.UNAVAILABLE, Status.UNKNOWN)
+
+Spawn = Callable[[Coroutine[Any, Any, None]], object]
+
+
+class Draft(NamedTuple):
+    """A write that has no version yet.
+
+    Attributes:
+        kind: create, update or delete.
+        key: the record.
+        born: the version of its create; empty for a create, and where it is not known.
+        fields: the full state; None for a delete.
+        payload: ``fields`` as JSON.
+        if_version: the version that must be stored.
+        may_conflict: whether the primary has a reason to refuse it: an own id, a constraint.
+        provisional: whether it may be accepted all the same while the primary cannot be asked.
+    """
+
+    kind: Kind
+    key: Key
+    born: str
+    fields: Fields | None = None
+    payload: bytes | None = None
+    if_version: str | None = None
+    may_conflict: bool = False
+    provisional: bool = True
+
+    def at(self, version: str) -> Operation:
+        """The operation of this draft at ``version``."""
+        born = version if self.kind is Kind.CREATE else self.born
+        return Operation(self.kind, self.key, version, born, self.fields, self.payload, self.if_version)
+
+
+class Writer:
+    """Writes for all models of a manager.
+
+    Parameters:
+        versions: issues the versions.
+        locks: who writes which key at the moment.
+        journal: takes what the primary could not; None to be refused instead.
+        debts: what each cache missed, by its name.
+        detach: is told of keys whose running searches nobody may join any more.
+        events: is told of journalled writes.
+        spawn: starts a task that its owner waits for at the end.
+    """
+
+    def __init__(  # noqa: PLR0913 - the composition root passes what a write touches
+        self,
+        versions: Versions,
+        locks: KeyLocks,
+        journal: Journal | None,
+        debts: Mapping[str, CacheDebts],
+        detach: Callable[[Key], None],
+        events: Events,
+        spawn: Spawn,
+    ) -> None:
+        self._versions = versions
+        self._locks = locks
+        self._journal = journal
+        self._debts = debts
+        self._detach = detach
+        self._events = events
+        self._spawn = spawn
+
+    async def write(self, plan: Plan, draft: Draft, deadline: float) -> tuple[Receipt, Operation]:
+        """Write ``draft``. To be run in a task of its own, which no caller's cancellation reaches.
+
+        Raises:
+            RecordRejected, RecordNotFound: the primary refused the record; no trace is left.
+            WriteUnavailable: neither the primary nor the journal took it.
+        """
+        try:
+            await self._locks.acquire(draft.key, deadline)
+        except Unavailable as error:
+            raise _unavailable(draft.key, {plan.primary.name: error}) from None
+        try:
+            self._detach(draft.key)
+            return await self._write_held(plan, draft, deadline)
+        finally:
+            self._detach(draft.key)
+            self._locks.release(draft.key)
+
+    async def _write_held(self, plan: Plan, draft: Draft, deadline: float) -> tuple[Receipt, Operation]:
+        for _ in range(_REISSUES):
+            operation = draft.at(await self._versions.issue())
+            attempt = Attempt(plan, draft, operation)
+            outcome = await self._ask_primary(attempt, deadline)
+            attempt.outcomes[plan.primary.name] = outcome
+            if outcome.status is Status.SUPERSEDED:
+                self._versions.overtaken(outcome.stored, plan.primary.name)
+                continue
+            if outcome.status is Status.REJECTED:
+                self._compensate(attempt, deadline)
+                raise outcome.error or OctopusError(f"{plan.primary.name} refused {draft.key}")
+            if outcome.status in _NOT_TAKEN:
+                return await self._fall_back(attempt, outcome, deadline), operation
+            return await self._acknowledge(attempt, deadline), operation
+        message = f"{draft.key}: {plan.primary.name} held something newer {_REISSUES} times in a row"
+        raise _unavailable(draft.key, {plan.primary.name: BackendFailed(message, backend=plan.primary.name)})
+
+    async def _ask_primary(self, attempt: Attempt, deadline: float) -> Outcome:
+        plan, operation = attempt.plan, attempt.operation
+        waiting = self._journal and self._journal.newest(operation.key, plan.primary.name)
+        if waiting:
+            return _judge_behind(operation, waiting, plan.primary.name)
+        attempt.send(attempt.at_once(), deadline)
+        now = asyncio.get_running_loop().time()
+        reserve = min(_FALLBACK_SECONDS, _FALLBACK_SHARE * (deadline - now))
+        return await plan.primary.submit(operation, Mode.LIVE, deadline - reserve)
+
+    async def _acknowledge(self, attempt: Attempt, deadline: float) -> Receipt:
+        plan, operation = attempt.plan, attempt.operation
+        attempt.send(attempt.not_asked(), deadline)
+        answered = self._follow_up(attempt)
+        if plan.acknowledge is Acknowledge.ALL and answered is not None:
+            await answered
+        return Receipt(operation.key, operation.version, plan.primary.name, attempt.outcomes)
+
+    async def _fall_back(self, attempt: Attempt, outcome: Outcome, deadline: float) -> Receipt:
+        plan, operation, journal = attempt.plan, attempt.operation, self._journal
+        refusal = self._refusal(attempt)
+        if journal is None or refusal is not None:
+            self._compensate(attempt, deadline)
+            raise _unavailable(operation.key, _causes(attempt, refusal), outcome.status)
+        owing = [plan.primary, *(replica for replica in plan.replicas if replica.name not in attempt.sent)]
+        names = tuple(backend.name for backend in owing)
+        provisional = attempt.provisional
+        try:
+            async with asyncio.timeout_at(deadline):
+                sequence = await journal.append(operation, names, provisional=provisional)
+        except (JournalError, TimeoutError) as error:
+            self._compensate(attempt, deadline)
+            if isinstance(error, TimeoutError):
+                error = JournalError("the journal was not durable before the deadline")  # noqa: PLW2901 - one kind from here
+            raise _unavailable(operation.key, _causes(attempt, error), outcome.status) from error
+        self._events.emit(WriteJournalled(operation.key, operation.version, names))
+        attempt.send([cache for cache in plan.caches if cache.name not in attempt.sent], deadline)
+        self._follow_up(attempt)
+        return Receipt(
+            operation.key,
+            operation.version,
+            plan.primary.name,
+            attempt.outcomes,
+            journal=journal,
+            sequence=sequence,
+            provisional=provisional,
+        )
+
+    def _refusal(self, attempt: Attempt) -> JournalError | None:
+        """Why this write must not wait in the journal, if it must not."""
+        if self._journal is None:
+            return JournalError("there is no journal to keep it")
+        if attempt.operation.if_version is not None:
+            return JournalError("if_version cannot be checked while the primary cannot be asked")
+        if attempt.provisional and not attempt.draft.provisional:
+            return JournalError("the model refuses what the primary could not check (provisional=False)")
+        return None
+
+    def _follow_up(self, attempt: Attempt) -> asyncio.Future[None] | None:
+        """Wait for the other backends in the background, and note what they missed."""
+        if not attempt.sent:
+            return None
+        key = attempt.operation.key
+        answered = asyncio.gather(*attempt.sent.values())
+        finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._locks.unsettle(key)
+
+        def follow(_: object) -> None:
+            owed = self._note_outcomes(attempt)
+            if owed is None:
+                self._locks.settle(key)
+                _finish(finished)
+            else:
+                self._spawn(self._settle_after(owed, key, finished))
+
+        answered.add_done_callback(follow)
+        return finished
+
+    def _note_outcomes(self, attempt: Attempt) -> asyncio.Future[int] | None:
+        """Record what the others said; gives the journal's future if it has to hold something."""
+        operation = attempt.operation
+        owing: list[str] = []
+        for name, future in attempt.sent.items():
+            outcome = attempt.outcomes[name] = future.result()
+            if outcome.status not in _NOT_TAKEN:
+                continue
+            debts = self._debts.get(name)
+            if debts is not None:
+                debts.add(operation)
+            else:
+                owing.append(name)
+        if not owing or self._journal is None:
+            return None
+        return self._journal.append(operation, owing)
+
+    async def _settle_after(
+        self, owed: asyncio.Future[int], key: Key, finished: asyncio.Future[None]
+    ) -> None:
+        try:
+            await owed
+        except JournalError as error:
+            # The primary has it, so the write stands; the scan at the next start finds the replica's gap.
+            if not finished.done():
+                finished.set_exception(error)
+                finished.exception()
+        finally:
+            self._locks.settle(key)
+            _finish(finished)
+
+    def _compensate(self, attempt: Attempt, deadline: float) -> None:
+        """Take back what caches, and replicas of a generated create, were given too early."""
+        operation = attempt.operation
+        for name, future in attempt.sent.items():
+            backend = attempt.backend(name)
+            debts = self._debts.get(name)
+            kind = Kind.RETRACT if debts is not None else Kind.DELETE
+            version = operation.version if debts is not None else self._versions.clock.next()
+            undo = Operation(kind, operation.key, version, operation.born)
+            self._locks.unsettle(operation.key)
+            undone = asyncio.gather(future, backend.submit(undo, Mode.MIRROR, deadline))
+            undone.add_done_callback(lambda done, name=name, undo=undo: self._undone(done, name, undo))  # type: ignore[misc]
+
+    def _undone(self, done: asyncio.Future[list[Outcome]], name: str, undo: Operation) -> None:
+        self._locks.settle(undo.key)
+        if not done.cancelled() and done.result()[1].status not in _NOT_TAKEN:
+            return
+        debts = self._debts.get(name)
+        if debts is not None:
+            debts.add(undo)
+        elif self._journal is not None:
+            self._spawn(_kept(self._journal.append(undo, [name])))
+
+
+class Attempt:
+    """One try of a write at one version: who was asked already, and what they said."""
+
+    __slots__ = ("draft", "operation", "outcomes", "plan", "provisional", "sent")
+
+    def __init__(self, plan: Plan, draft: Draft, operation: Operation) -> None:
+        self.plan = plan
+        self.draft = draft
+        self.operation = operation
+        self.outcomes: dict[str, Outcome] = {}
+        self.sent: dict[str, asyncio.Future[Outcome]] = {}
+        self.provisional = draft.may_conflict and draft.kind is not Kind.DELETE
+
+    def at_once(self) -> list[Backend]:
+        """The backends to ask at the same time as the primary."""
+        plan, draft = self.plan, self.draft
+        if plan.order is Order.PRIMARY_FIRST:
+            return []
+        may_reject = draft.may_conflict or draft.if_version is not None
+        chosen: list[Backend] = []
+        if plan.order is Order.CONCURRENT or not may_reject:
+            chosen += plan.caches
+        if not may_reject and draft.kind is not Kind.UPDATE:
+            chosen += plan.replicas
+        return chosen
+
+    def not_asked(self) -> list[Backend]:
+        """The backends that were not asked yet."""
+        plan = self.plan
+        return [backend for backend in (*plan.caches, *plan.replicas) if backend.name not in self.sent]
+
+    def send(self, backends: Iterable[Backend], deadline: float) -> None:
+        """Ask ``backends``, which look at the version alone."""
+        for backend in backends:
+            self.sent[backend.name] = backend.submit(self.operation, Mode.MIRROR, deadline)
+
+    def backend(self, name: str) -> Backend:
+        """The backend of that name."""
+        return next(other for other in (*self.plan.caches, *self.plan.replicas) if other.name == name)
+
+
+def _judge_behind(operation: Operation, waiting: Operation, primary: str) -> Outcome:
+    """The key has work in the journal: judge by the newest of it, then queue up behind it."""
+    stored = Stored(waiting.version, waiting.born, waiting.kind is not Kind.DELETE)
+    verdict = decide(operation, stored, Mode.LIVE)
+    if verdict is not None and verdict is not APPLIED:
+        return verdict
+    message = f"earlier writes of {operation.key} to backend {primary} wait in the journal"
+    return failed(BackendFailed(message, backend=primary, sent=False))
+
+
+def _causes(attempt: Attempt, journal: JournalError | None) -> dict[str, OctopusError]:
+    causes = {name: outcome.error for name, outcome in attempt.outcomes.items() if outcome.error is not None}
+    return {**causes, "journal": journal} if journal is not None else causes
+
+
+def _unavailable(
+    key: Key, causes: Mapping[str, OctopusError], status: Status = Status.UNAVAILABLE
+) -> WriteUnavailable:
+    said = "; ".join(f"{name}: {error}" for name, error in causes.items())
+    later = " It may still be applied later." if status is Status.UNKNOWN else " Nothing was written."
+    waits = [error.retry_after for error in causes.values() if isinstance(error, Unavailable) and error.retry_after]
+    return WriteUnavailable(
+        f"the write of {key} was not taken: {said}.{later}", retry_after=min(waits, default=None), causes=causes
+    )
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def _kept(owed: asyncio.Future[int]) -> None:
+    try:
+        await owed
+    except JournalError:
+        # The replica's gap is found by the scan at the next start; the journal told of its failure itself.
+        return
