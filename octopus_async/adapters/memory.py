@@ -26,6 +26,7 @@ from octopus_async.record import (
     Stored,
     born_after,
     decide,
+    rejected,
 )
 from octopus_async.schema import Schema
 from octopus_async.url import BackendURL
@@ -142,8 +143,6 @@ class MemoryAdapter:
         if not self._durable:
             now = self._now()
             return [self._settle(operation, now) for operation in operations]
-        if any(operation.kind in (Kind.INVALIDATE, Kind.RETRACT) for operation in operations):
-            raise OperationNotSupported(f"{self._name} is durable: it can't invalidate or retract")
         return [self._decide(operation, mode) for operation in operations]
 
     async def fill(self, items: Sequence[tuple[Record, Miss]]) -> None:
@@ -215,6 +214,8 @@ class MemoryAdapter:
         return None if entry is None else record_of(key, entry.cell)
 
     def _decide(self, operation: Operation, mode: Mode) -> Outcome:
+        if operation.kind in (Kind.INVALIDATE, Kind.RETRACT):
+            return rejected(OperationNotSupported(f"{self._name} is durable: it forgets nothing"))
         entry = self._entries.get(operation.key)
         stored = None if entry is None else _stored(entry.cell)
         outcome = decide(operation, stored, mode)

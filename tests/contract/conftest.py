@@ -1,0 +1,52 @@
+"""One fixture for each adapter, bare and not yet opened; `adapter` opens it, as it is or in a guard."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from octopus_async.adapters.memcache import MemcacheAdapter
+from octopus_async.adapters.memory import MemoryAdapter
+from octopus_async.backend import Adapter
+from octopus_async.guard import Guard, GuardPolicy
+from octopus_async.testing.servers import Server
+from octopus_async.url import BackendURL
+
+
+@pytest.fixture
+def memory_cache() -> Adapter:
+    return MemoryAdapter()
+
+
+@pytest.fixture
+def memory() -> Adapter:
+    return MemoryAdapter(durable=True)
+
+
+@pytest.fixture
+def memcached(memcached_server: Server) -> Adapter:
+    return MemcacheAdapter.from_url(BackendURL.parse(memcached_server.url))
+
+
+@pytest.fixture
+def memcached_nowhere(unused_tcp_port: int) -> Adapter:
+    return MemcacheAdapter([("127.0.0.1", unused_tcp_port)])
+
+
+@pytest.fixture(params=["bare", "guarded"])
+async def adapter(bare: Adapter, request: pytest.FixtureRequest) -> AsyncGenerator[Adapter]:
+    adapter = in_guard(bare) if request.param == "guarded" else bare
+    await adapter.open()
+    yield adapter
+    await adapter.close()
+
+
+@pytest.fixture(params=["bare", "guarded"])
+def unreachable(nowhere: Adapter, request: pytest.FixtureRequest) -> Adapter:
+    return in_guard(nowhere) if request.param == "guarded" else nowhere
+
+
+def in_guard(adapter: Adapter) -> Adapter:
+    patient = GuardPolicy(timeout=20.0, open_timeout=20.0)  # a busy machine is not what is tested here
+    return Guard(adapter, policy=patient)

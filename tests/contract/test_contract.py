@@ -1,0 +1,53 @@
+"""The contract suite over every adapter, bare and guarded."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from octopus_async.backend import Adapter
+from octopus_async.guard import Guard
+from octopus_async.record import Miss, Record
+from octopus_async.testing.contract import (
+    CacheContract,
+    DurableContract,
+    ScanContract,
+    ServerContract,
+    Subject,
+)
+
+
+class GuardedCache(Subject):
+    """A guard offers a record to its cache and does not wait: here the test does."""
+
+    async def fill(self, record: Record, miss: Miss) -> None:
+        guard = self.adapter
+        assert isinstance(guard, Guard)
+        guard.fill(record, miss)
+        while guard._fill_lane.queued or guard._fill_lane.under_way:  # noqa: ASYNC110 - the guard announces no end of fills
+            await asyncio.sleep(0)
+
+
+class TestCaches(CacheContract):
+    @pytest.fixture(params=["memory_cache", "memcached"])
+    def bare(self, request: pytest.FixtureRequest) -> Adapter:
+        found: Adapter = request.getfixturevalue(request.param)
+        return found
+
+    def make_subject(self, adapter: Adapter) -> Subject:
+        return GuardedCache(adapter) if isinstance(adapter, Guard) else Subject(adapter)
+
+
+class TestDurableBackends(DurableContract, ScanContract):
+    @pytest.fixture(params=["memory"])
+    def bare(self, request: pytest.FixtureRequest) -> Adapter:
+        found: Adapter = request.getfixturevalue(request.param)
+        return found
+
+
+class TestServersThatAreAway(ServerContract):
+    @pytest.fixture(params=["memcached_nowhere"])
+    def nowhere(self, request: pytest.FixtureRequest) -> Adapter:
+        found: Adapter = request.getfixturevalue(request.param)
+        return found
