@@ -1,0 +1,150 @@
+"""The part of a SQL adapter that needs no driver: it knows the tables, and how to ask them."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+from octopus_async.adapters._sql.dialect import SIDE, Dialect
+from octopus_async.adapters._sql.table import Row, Table
+from octopus_async.backend import Answer, Capabilities
+from octopus_async.errors import InvalidRecord, SchemaMismatch
+from octopus_async.record import Key, Record
+
+T = TypeVar("T")
+
+KEYS_PER_STATEMENT = 500
+"""Below the number of variables that any SQLite takes in a statement."""
+
+
+class Query(NamedTuple):
+    """A statement that selects rows, and the values that it binds."""
+
+    sql: str
+    values: Sequence[object]
+
+
+class SQLAdapter(abc.ABC):
+    """Reads and scans over whatever way a driver has of running queries.
+
+    Parameters:
+        name: the name by which strategies call it.
+        capabilities: what it can do.
+        dialect: how statements are written there.
+    """
+
+    def __init__(self, name: str, capabilities: Capabilities, dialect: Dialect) -> None:
+        self._name = name
+        self._capabilities = capabilities
+        self._dialect = dialect
+        self._tables: dict[str, Table] = {}
+
+    @property
+    def name(self) -> str:
+        """The name by which strategies, receipts and messages call it."""
+        return self._name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+        return self._capabilities
+
+    @abc.abstractmethod
+    async def _select(self, queries: Sequence[Query]) -> Sequence[Sequence[Row]]:
+        """Run queries; the rows of each. Raises `Unavailable`."""
+
+    def _table(self, model: str) -> Table:
+        table = self._tables.get(model)
+        if table is None:
+            raise SchemaMismatch(
+                f"{self._name}: model {model} was not prepared, or its table did not fit", backend=self._name
+            )
+        return table
+
+    async def read(self, keys: Sequence[Key]) -> Sequence[Answer]:
+        """Look up keys, one statement for each model; tombstones are not looked for."""
+        asked: dict[Table, list[object]] = {}
+        for key in keys:
+            table = self._table(key.model)
+            try:
+                asked.setdefault(table, []).append(table.id_of(key))
+            except InvalidRecord:
+                continue  # no record can have such an id
+        parts = [(table, part) for table, ids in asked.items() for part in split(ids)]
+        results = await self._select([self._reading(table, ids) for table, ids in parts])
+        found: dict[Key, Record] = {}
+        for (table, _), rows in zip(parts, results, strict=True):
+            records = map(table.record, rows)
+            found.update((record.key, record) for record in records)
+        return [found.get(key) for key in keys]
+
+    def _reading(self, table: Table, ids: Sequence[object]) -> Query:
+        return Query(f"{table.read}({self._marks(ids)})", (*table.leading(), *ids))
+
+    def _marks(self, values: Sequence[object]) -> str:
+        return ", ".join([self._dialect.mark] * len(values))
+
+    async def scan(self, model: str, *, after: str = "", batch: int = 500) -> AsyncIterator[Record]:
+        """All of a model's records, living ones and then tombstones, each in the order of ids.
+
+        Whatever does not change meanwhile is seen exactly once.
+
+        Parameters:
+            model: the model's name.
+            after: only records of versions above this one; all of them where it is empty.
+            batch: how many to fetch at a time.
+
+        Raises:
+            Unavailable: the backend failed.
+        """
+        table = self._table(model)
+        async for record in self._scan_living(table, after, batch):
+            yield record
+        async for record in self._scan_tombstones(table, after, batch):
+            yield record
+
+    async def _scan_living(self, table: Table, after: str, batch: int) -> AsyncIterator[Record]:
+        mark = self._dialect.mark
+        bounds = {f"{table.version} > {mark}": after} if after else {}
+        rows: Sequence[Row] = []
+        while True:
+            conditions: dict[str, object] = {
+                **bounds,
+                **({f"{table.id} > {mark}": rows[-1][0]} if rows else {}),
+            }
+            where = " AND ".join(conditions) or "1 = 1"
+            sql = f"{table.page}{where} ORDER BY {table.id} LIMIT {batch:d}"
+            (rows,) = await self._select([Query(sql, (*table.leading(), *conditions.values()))])
+            for row in rows:
+                yield table.record(row)
+            if len(rows) < batch:
+                return
+
+    async def _scan_tombstones(self, table: Table, after: str, batch: int) -> AsyncIterator[Record]:
+        mark = self._dialect.mark
+        sql = (
+            f"SELECT id, version, born FROM {SIDE} WHERE model = {mark} AND deleted = 1 "
+            f"AND version > {mark} AND id > {mark} ORDER BY id LIMIT {batch:d}"
+        )
+        last: object = ""
+        while True:
+            (rows,) = await self._select([Query(sql, (table.model, after, last))])
+            graves = [Record(Key(table.model, _text(row[0])), row[1], row[2], None) for row in rows]
+            # A key that was created again has an older tombstone still.
+            living = await self.read([grave.key for grave in graves])
+            for grave, alive in zip(graves, living, strict=True):
+                if alive is None:
+                    yield grave
+            if len(rows) < batch:
+                return
+            last = rows[-1][0]
+
+
+def split(items: Sequence[T], size: int = KEYS_PER_STATEMENT) -> Iterator[Sequence[T]]:
+    """Parts of at most ``size`` items."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -1,0 +1,331 @@
+"""Records in a SQLite file, through aiosqlite: one connection that writes, and others that read.
+
+A batch is one transaction, from BEGIN IMMEDIATE to COMMIT in one call on the writer's thread. That
+keeps every other writer out, so that nothing else has to contend for a key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Self, TypeVar
+
+from octopus_async.adapters._sql import layout
+from octopus_async.adapters._sql.base import Query, SQLAdapter, split
+from octopus_async.adapters._sql.batch import Batch, Change, side_rows_of, writes_of
+from octopus_async.adapters._sql.dialect import SIDE, SQLITE
+from octopus_async.adapters._sql.table import Row, Table
+from octopus_async.adapters._sqlite_lanes import Function, Job, Lanes, primary_code
+from octopus_async.backend import Capabilities
+from octopus_async.errors import (
+    BackendFailed,
+    BackendRefused,
+    BackendTimeout,
+    ConfigurationError,
+    ConstraintViolated,
+    InvalidRecord,
+    OctopusError,
+    RecordRejected,
+    SchemaMismatch,
+)
+from octopus_async.record import Mode, Operation, Outcome, rejected
+from octopus_async.schema import Schema
+from octopus_async.url import BackendURL
+
+T = TypeVar("T")
+
+_CLOSE_SECONDS = 1.0
+_STRICT_SINCE = (3, 37)
+_STRICT = " STRICT" if sqlite3.sqlite_version_info >= _STRICT_SINCE else ""
+_DRIVER_ERRORS = (sqlite3.Error, sqlite3.Warning, OverflowError, UnicodeError)
+_RECORD_FAULTS = (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG)
+_SCHEMA_FAULT = re.compile(r"no such table|no such column|has no column named|no such view")
+_SIDE_STATES = f"SELECT id, version, born, deleted FROM {SIDE} WHERE model = ? AND id IN "
+_SIDE_WRITE = (
+    f"INSERT INTO {SIDE} (model, id, version, born, deleted) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT (model, id) DO UPDATE SET version = excluded.version, born = excluded.born, "
+    "deleted = excluded.deleted"
+)
+
+
+class SQLiteAdapter(SQLAdapter):
+    """A SQLite database in a file, which any number of processes may share.
+
+    Parameters:
+        path: the file; its folder has to exist.
+        name: the name by which strategies call it.
+        readers: connections that read; they run beside the writer.
+        synchronous: FULL makes each commit survive a power cut; NORMAL lets a power cut forget
+            the last ones, and is several times faster.
+        busy_timeout: seconds to wait for a lock that another process holds.
+        timeout: seconds that connecting may take.
+
+    Raises:
+        ConfigurationError: a parameter makes no sense.
+    """
+
+    def __init__(  # noqa: PLR0913 - options, by keyword
+        self,
+        path: str,
+        *,
+        name: str = "sqlite",
+        readers: int = 4,
+        synchronous: str = "FULL",
+        busy_timeout: float = 0.5,
+        timeout: float = 5.0,
+    ) -> None:
+        if not path or path == ":memory:" or path.startswith("file:"):
+            raise ConfigurationError(f"{name}: needs the path of a file: its connections share no memory")
+        if synchronous not in ("FULL", "NORMAL"):
+            raise ConfigurationError(f"{name}: synchronous is FULL or NORMAL, not {synchronous[:40]!r}")
+        capabilities = Capabilities(durable=True, transactional=True, read_concurrency=readers, scan=True)
+        super().__init__(name, capabilities, SQLITE)
+        self._path = path
+        self._synchronous = synchronous
+        self._busy_timeout = busy_timeout
+        self._timeout = timeout
+        self._writer: Lanes | None = None
+        self._readers: Lanes | None = None
+
+    @classmethod
+    def from_url(cls, url: BackendURL, *, name: str = "sqlite") -> Self:
+        """Make one of ``sqlite:///shop.db?synchronous=NORMAL``. Raises `ConfigurationError`.
+
+        A fourth slash begins an absolute path.
+        """
+        url.check_options("readers", "synchronous", "busy_timeout", "timeout")
+        if url.hosts or url.user:
+            raise ConfigurationError(
+                f"{url}: a file has no host: write sqlite:///shop.db, with three slashes"
+            )
+        return cls(
+            url.path,
+            name=name,
+            readers=url.integer("readers", 4),
+            synchronous=url.choice("synchronous", "FULL", "FULL", "NORMAL"),
+            busy_timeout=url.number("busy_timeout", 0.5),
+            timeout=url.number("timeout", 5.0),
+        )
+
+    # -- opening and closing ---------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Connect, and create the file if it is not there. Raises `Unavailable`."""
+        if self._writer is not None:
+            return
+        self._writer = Lanes(self._path, self._set_up_writer, 1)
+        self._readers = Lanes(self._path, _set_up_reader, self.capabilities.read_concurrency)
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._connect()
+        except BaseException as error:
+            await self.close()
+            if isinstance(error, TimeoutError):
+                raise translate(error, self.name, sent=False) from error
+            raise
+
+    async def _connect(self) -> None:
+        try:
+            await self._write(lambda _raw, _job: None)
+        except (BackendFailed, BackendRefused):
+            await self.ping()  # what can't be written may be readable
+
+    async def close(self) -> None:
+        """Give up what is running and close all connections, within a few seconds."""
+        lanes = [lanes for lanes in (self._writer, self._readers) if lanes is not None]
+        self._writer = self._readers = None
+        await asyncio.gather(*(lane.close(_CLOSE_SECONDS) for lane in lanes))
+
+    def _set_up_writer(self, raw: sqlite3.Connection, job: Job) -> None:
+        # In another journal mode readers would keep the writer out.
+        job.patiently(lambda: raw.execute("PRAGMA journal_mode = WAL").fetchone(), self._busy_timeout)
+        raw.execute(f"PRAGMA synchronous = {self._synchronous}")
+        raw.execute("PRAGMA foreign_keys = ON")
+
+    # -- models ----------------------------------------------------------------------------------
+
+    async def prepare(self, schema: Schema, *, create: bool) -> None:
+        """Check a model's table, or create it with typed columns.
+
+        Raises:
+            SchemaMismatch: it is missing or lacks columns; the message says what to run.
+            Unavailable: the backend failed.
+        """
+        self._tables.pop(schema.model, None)
+        statements = {SIDE: SQLITE.side, schema.table: layout.create_table(schema, SQLITE) + _STRICT}
+        found = await self._read(lambda raw, _: _columns_of(raw, statements))
+        missing = [name for name in statements if name not in found]
+        if missing and not create:
+            raise layout.no_table(self.name, schema.model, missing[0], statements[missing[0]])
+        if missing:
+            await self._write(lambda raw, _: [raw.execute(statements[name]) for name in missing])
+            found = await self._read(lambda raw, _: _columns_of(raw, statements))
+        columns, exact = found[schema.table]
+        versioned = layout.check_columns(self.name, schema, SQLITE, columns)
+        self._tables[schema.model] = Table(schema, SQLITE, versioned=versioned, exact=exact)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    async def ping(self) -> None:
+        """Read from the file. Raises `Unavailable`."""
+        await self._select([Query("SELECT 1 FROM sqlite_master LIMIT 1", ())])
+
+    async def _select(self, queries: Sequence[Query]) -> Sequence[Sequence[Row]]:
+        return await self._read(lambda raw, _: [raw.execute(*query).fetchall() for query in queries])
+
+    async def _read(self, function: Function[T]) -> T:
+        def patiently(raw: sqlite3.Connection, job: Job) -> T:
+            return job.patiently(lambda: function(raw, job), self._busy_timeout)
+
+        return await self._run(self._readers, patiently)
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    async def probe(self) -> None:
+        """Write the reserved row. Raises `Unavailable`."""
+        row = ("", "probe", secrets.token_hex(13), "", False)  # changed each time: the same is not written
+        await self._write(lambda raw, _: raw.execute(_SIDE_WRITE, row))
+
+    async def apply(self, operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:
+        """Apply operations in one transaction. Raises `Unavailable`; then none of them was applied."""
+        return await self._run(self._writer, lambda raw, job: self._apply(raw, job, operations, mode))
+
+    def _apply(
+        self, raw: sqlite3.Connection, job: Job, operations: Sequence[Operation], mode: Mode
+    ) -> list[Outcome]:
+        singly = len(operations) == 1
+        try:
+            return self._attempt(raw, job, Batch(operations, self._table, mode), singly=singly)
+        except RecordRejected as error:
+            # A single one is refused like this by what is checked at its commit alone.
+            if singly:
+                return [rejected(error)]
+        try:
+            return self._attempt(raw, job, Batch(operations, self._table, mode), singly=True)
+        except RecordRejected:
+            return [self._apply(raw, job, [operation], mode)[0] for operation in operations]
+
+    def _attempt(self, raw: sqlite3.Connection, job: Job, batch: Batch, *, singly: bool) -> list[Outcome]:
+        with self._transaction(raw, job):
+            for table, keys in batch.keys.items():
+                _load(raw, batch, table, list(keys.values()))
+            for indices in batch.rounds:
+                changes = batch.decide(indices)
+                for part in ([change] for change in changes) if singly else (changes,):
+                    self._settle(raw, batch, part, singly=singly)
+        return batch.outcomes
+
+    def _settle(
+        self, raw: sqlite3.Connection, batch: Batch, changes: Sequence[Change], *, singly: bool
+    ) -> None:
+        try:
+            _write(raw, changes)
+        except _DRIVER_ERRORS as error:
+            fault = translate(error, self.name, sent=False)
+            if not singly or not isinstance(fault, RecordRejected):
+                raise
+            batch.refuse(changes[0], fault)
+        else:
+            batch.applied(changes)
+
+    async def _write(self, function: Function[T]) -> T:
+        def in_transaction(raw: sqlite3.Connection, job: Job) -> T:
+            with self._transaction(raw, job):
+                return function(raw, job)
+
+        return await self._run(self._writer, in_transaction)
+
+    @contextmanager
+    def _transaction(self, raw: sqlite3.Connection, job: Job) -> Iterator[None]:
+        job.committing = False
+        job.patiently(lambda: raw.execute("BEGIN IMMEDIATE"), self._busy_timeout)
+        try:
+            yield
+            job.check()
+            job.committing = True
+            job.patiently(lambda: raw.execute("COMMIT"), self._busy_timeout)
+        except _DRIVER_ERRORS as error:
+            if raw.in_transaction:
+                raw.rollback()
+            fault = translate(error, self.name, sent=False)
+            if isinstance(fault, RecordRejected):
+                raise fault from error
+            raise
+
+    async def _run(self, lanes: Lanes | None, function: Function[T]) -> T:
+        if lanes is None:
+            raise BackendRefused(f"{self.name} is not open", backend=self.name)
+        job = Job()
+        try:
+            return await lanes.run(function, job)
+        except OctopusError:
+            raise
+        except Exception as error:
+            raise translate(error, self.name, sent=job.committing) from error
+
+
+def translate(error: Exception, backend: str, *, sent: bool) -> OctopusError:
+    """The error of our tree for whatever sqlite3, aiosqlite or a thread of theirs raised.
+
+    Parameters:
+        error: what was raised.
+        backend: the backend's name.
+        sent: whether a commit had begun.
+    """
+    code, text = primary_code(error), f"{backend}: {error}"
+    if code in _RECORD_FAULTS:
+        return ConstraintViolated(f"{backend} refused the record: {error}")
+    if isinstance(error, OverflowError | UnicodeError) or _is_binding(error):
+        return InvalidRecord(f"{backend} can't store the record: {error}")
+    if code == sqlite3.SQLITE_ERROR and _SCHEMA_FAULT.search(str(error)):
+        return SchemaMismatch(f"{text}; the table was changed since it was checked", backend=backend)
+    if code == sqlite3.SQLITE_CANTOPEN:
+        return BackendRefused(text, backend=backend)
+    if isinstance(error, TimeoutError):
+        return BackendTimeout(f"{backend}: connecting took too long", backend=backend, sent=sent)
+    locked = code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return BackendFailed(f"{text} ({type(error).__name__})", backend=backend, sent=sent and not locked)
+
+
+def _is_binding(error: Exception) -> bool:
+    return isinstance(error, sqlite3.InterfaceError | sqlite3.ProgrammingError) and "binding" in str(error)
+
+
+def _set_up_reader(raw: sqlite3.Connection, _: Job) -> None:
+    raw.execute("PRAGMA query_only = ON")
+
+
+def _columns_of(
+    raw: sqlite3.Connection, names: Sequence[str] | dict[str, str]
+) -> dict[str, tuple[list[str], bool]]:
+    """The columns of the tables that exist, and whether their texts compare exactly."""
+    found: dict[str, tuple[list[str], bool]] = {}
+    for name in names:
+        sql = raw.execute("SELECT sql FROM sqlite_master WHERE name = ? COLLATE NOCASE", (name,)).fetchone()
+        if sql is not None:
+            columns = raw.execute("SELECT name FROM pragma_table_xinfo(?)", (name,)).fetchall()
+            found[name] = [column for (column,) in columns], "COLLATE" not in (sql[0] or "").upper()
+    return found
+
+
+def _load(raw: sqlite3.Connection, batch: Batch, table: Table, ids: Sequence[object]) -> None:
+    rows: list[Row] = []
+    side_rows: list[Row] = []
+    for part in split(ids):
+        marks = f"({', '.join('?' * len(part))})"
+        rows += raw.execute(table.states + marks, part).fetchall()
+        side_rows += raw.execute(_SIDE_STATES + marks, (table.model, *map(str, part))).fetchall()
+    batch.load(table, rows, side_rows)
+
+
+def _write(raw: sqlite3.Connection, changes: Sequence[Change]) -> None:
+    for writes in writes_of(changes):
+        table = writes.table
+        raw.executemany(table.delete, writes.deletes)
+        raw.executemany(table.update, writes.updates)
+        raw.executemany(f"{table.insert}({table.row})", writes.inserts)
+    raw.executemany(_SIDE_WRITE, side_rows_of(changes))
