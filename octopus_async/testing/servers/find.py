@@ -109,7 +109,7 @@ def locked_folder() -> Generator[Path]:
     folder = servers_folder()
     try:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        (folder / ".gitignore").write_text("*\n", encoding="ascii")
+        (folder / ".gitignore").write_text("*\n", encoding="utf-8")
         lock = (folder / "lock").open("ab")
     except OSError as error:
         msg = f"{folder} cannot be written ({error.strerror}): set OCTOPUS_SERVERS_DIR to a folder that can"
@@ -143,7 +143,8 @@ def _installation(kind: ServerKind, program: Path, origin: str, tree: Path | Non
     return Installation(program, done.stdout.strip(), origin, tree)
 
 
-def _tree(kind: ServerKind) -> Path:
+def tree_of(kind: ServerKind) -> Path:
+    """The folder that a server's packages are unpacked into."""
     # One checkout may be mounted into several systems, whose packages do not run on each other.
     try:
         release = platform.freedesktop_os_release()
@@ -154,7 +155,7 @@ def _tree(kind: ServerKind) -> Path:
 
 
 def _downloaded(kind: ServerKind) -> Installation:
-    tree = _tree(kind)
+    tree = tree_of(kind)
     for place in ("usr/sbin", "usr/bin"):
         program = tree / place / kind.program
         if program.is_file():
@@ -180,7 +181,7 @@ def _from_packages(kind: ServerKind) -> Installation:
         except _Absent:
             log.info("downloading %s into %s", kind.name, servers_folder())
         try:
-            apt.unpack(kind.package, _tree(kind))
+            apt.unpack(kind.package, tree_of(kind))
         except apt.AptFailed as error:
             raise _Absent(str(error)) from error
         return _downloaded(kind)

@@ -84,7 +84,7 @@ class MariaDBServer(PrivateServer):
     def _prepare(self, installation: Installation) -> None:
         shutil.copytree(_empty_data(installation), self.folder / "data")
         users = self.folder / "users.sql"
-        users.write_text(_USERS.format(password=self._password), encoding="ascii")
+        users.write_text(_USERS.format(password=self._password), encoding="utf-8")
 
     def _command(self, program: Path) -> list[str]:
         return [

@@ -1,0 +1,98 @@
+"""Fixtures for real servers: those that all tests share, and those of one test, which it may kill."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import TypeAlias
+
+import pytest
+import pytest_asyncio
+
+from octopus_async.errors import ConfigurationError
+from octopus_async.testing.proxy import FaultyProxy
+from octopus_async.testing.servers import (
+    MARIADB,
+    MEMCACHED,
+    MariaDBServer,
+    MemcachedServer,
+    PrivateServer,
+    Server,
+    ServerKind,
+    find,
+    open_server,
+)
+
+ProxyFactory: TypeAlias = Callable[[str], Awaitable[FaultyProxy]]
+
+_NEEDS = {
+    "memcached_server": MEMCACHED,
+    "private_memcached": MEMCACHED,
+    "mariadb_server": MARIADB,
+    "private_mariadb": MARIADB,
+}
+_missing: dict[ServerKind, str] = {}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Find the servers before the first test, as a download is not to count against a test's timeout."""
+    if session.config.option.collectonly:
+        return
+    used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    for kind in {kind for name, kind in _NEEDS.items() if name in used}:
+        try:
+            found = find(kind)
+        except ConfigurationError as error:
+            _missing[kind] = str(error)
+        else:
+            session.config.get_terminal_writer().line(f"{found.version} ({found.origin})")
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def memcached_server() -> AsyncGenerator[Server]:
+    """A memcached that all tests share: OCTOPUS_TEST_MEMCACHED_URL, or a private one."""
+    async with _shared(MemcachedServer) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def mariadb_server() -> AsyncGenerator[Server]:
+    """A MariaDB or MySQL that all tests share: OCTOPUS_TEST_MYSQL_URL, or a private one."""
+    async with _shared(MariaDBServer) as server:
+        yield server
+
+
+@pytest.fixture
+async def private_memcached() -> AsyncGenerator[MemcachedServer]:
+    """A memcached of this test alone, which may kill it."""
+    _require(MEMCACHED)
+    async with MemcachedServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def private_mariadb() -> AsyncGenerator[MariaDBServer]:
+    """A MariaDB of this test alone, which may kill it."""
+    _require(MARIADB)
+    async with MariaDBServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def proxy() -> AsyncGenerator[ProxyFactory]:
+    """Makes proxies in front of servers, given their URLs."""
+    async with AsyncExitStack() as stack:
+        yield lambda url: stack.enter_async_context(FaultyProxy(url))
+
+
+def _shared(private: type[PrivateServer]) -> AbstractAsyncContextManager[Server]:
+    if not os.environ.get(private.kind.variable):
+        _require(private.kind)
+    return open_server(private)
+
+
+def _require(kind: ServerKind) -> None:
+    if kind in _missing:
+        pytest.fail(_missing[kind], pytrace=False)
