@@ -103,8 +103,7 @@ class Clock:
             By how many seconds it is ahead of this machine's clock; negative if it is behind.
         """
         milliseconds, counter, _ = decode_version(version)
-        if (milliseconds, counter) > (self._milliseconds, self._counter):
-            self._milliseconds, self._counter = milliseconds, counter
+        self._milliseconds, self._counter = max((self._milliseconds, self._counter), (milliseconds, counter))
         return milliseconds / 1000 - self._wall()
 
     def see(self, version: str) -> None:

@@ -164,15 +164,15 @@ class _Table:
             "write": tuple(self._texts("write")),
             "backends": tuple(self._texts("backends")),
             "read": self._strategy("read"),
-            "journal": self._take("journal", str, None),
+            "journal": self._take("journal", str, default=None),
             "order": self._choice("order", Order, Order.AUTO),
             "acknowledge": self._choice("acknowledge", Acknowledge, Acknowledge.PRIMARY),
-            "create_tables": self._take("create_tables", bool, False),
-            "strict": self._take("strict", bool, False),
+            "create_tables": self._take("create_tables", bool, default=False),
+            "strict": self._take("strict", bool, default=False),
             "routings": {name: part.routing() for name, part in self._parts("models").items()},
         }
         for name in ("timeout", "close_timeout", "retention", "adopt_every"):
-            seconds = self._take(name, (int, float), None)
+            seconds = self._take(name, (int, float), default=None)
             if seconds is not None:
                 chosen[name] = float(seconds)
         self._finish()
@@ -189,13 +189,13 @@ class _Table:
         return routing
 
     def _strategy(self, name: str) -> ReadStrategy | None:
-        table = self._take(name, dict, None)
+        table = self._take(name, dict, default=None)
         if table is None:
             return None
         part = _Table(table, f"{self._where}: {name}")
-        kind = part._take("strategy", str, "cascade")
+        kind = part._take("strategy", str, default="cascade")
         names = part._texts("backends")
-        delay = part._take("delay", (int, float), None)
+        delay = part._take("delay", (int, float), default=None)
         part._finish()
         if kind == "hedge":
             return Hedge(*names) if delay is None else Hedge(*names, delay=float(delay))
@@ -204,20 +204,20 @@ class _Table:
         return Cascade(*names) if kind == "cascade" else Race(*names)
 
     def _parts(self, name: str) -> dict[str, _Table]:
-        parts = self._take(name, dict, {})
+        parts = self._take(name, dict, default={})
         for key, part in parts.items():
             if not isinstance(part, dict):
                 raise self._wrong(f"{name}.{key} is a table")
         return {key: _Table(part, f"{self._where}: {name}.{key}") for key, part in parts.items()}
 
     def _texts(self, name: str) -> list[str]:
-        texts = self._take(name, list, [])
+        texts = self._take(name, list, default=[])
         if not all(isinstance(text, str) for text in texts):
             raise self._wrong(f"{name} is a list of texts")
         return cast("list[str]", texts)
 
     def _choice(self, name: str, choices: type[E], default: E | None) -> E | None:
-        text = self._take(name, str, None)
+        text = self._take(name, str, default=None)
         if text is None:
             return default
         try:
@@ -226,7 +226,7 @@ class _Table:
             known = ", ".join(choice.value for choice in choices)
             raise self._wrong(f"{name} is one of {known}, not {text!r}") from None
 
-    def _take(self, name: str, kind: Any, default: Any) -> Any:  # noqa: ANN401 - what TOML holds
+    def _take(self, name: str, kind: Any, *, default: Any) -> Any:  # noqa: ANN401 - what TOML holds
         value = self._table.pop(name, default)
         wrong_bool = isinstance(value, bool) and kind is not bool
         if value is not default and (wrong_bool or not isinstance(value, kind)):
@@ -235,7 +235,7 @@ class _Table:
 
     def _finish(self) -> None:
         if self._table:
-            raise self._wrong(f"{sorted(self._table)[0]!r} is not a setting")
+            raise self._wrong(f"{min(self._table)!r} is not a setting")
 
     def _wrong(self, problem: str) -> ConfigurationError:
         return ConfigurationError(f"{self._where}: {problem}")

@@ -100,7 +100,7 @@ class Dao(Generic[M]):
 
     # -- one at a time ---------------------------------------------------------------------------
 
-    async def create(self, model: M, *, timeout: float | None = None) -> Receipt:  # noqa: ASYNC109 - one deadline through all layers
+    async def create(self, model: M, *, timeout: float | None = None) -> Receipt:
         """Store a new record.
 
         Returns:
@@ -125,7 +125,7 @@ class Dao(Generic[M]):
         )
         return await self._write(draft, model, timeout)
 
-    async def read(self, id: Id, *, timeout: float | None = None) -> M | None:  # noqa: A002, ASYNC109 - the field's name; as above
+    async def read(self, id: Id, *, timeout: float | None = None) -> M | None:  # noqa: A002 - the field's name
         """The record of that id, as a fresh object; None if it certainly does not exist.
 
         Raises:
@@ -134,7 +134,7 @@ class Dao(Generic[M]):
         record = await self._gateway.find(self._mapper.key(id), timeout)
         return None if record is None else self._mapper.decode(record)
 
-    async def get_one(self, id: Id, *, timeout: float | None = None) -> M:  # noqa: A002, ASYNC109 - as above
+    async def get_one(self, id: Id, *, timeout: float | None = None) -> M:  # noqa: A002 - the field's name
         """The record of that id. Raises `RecordNotFound` where `read` gives None."""
         key = self._mapper.key(id)
         record = await self._gateway.find(key, timeout)
@@ -142,7 +142,7 @@ class Dao(Generic[M]):
             raise not_found(key)
         return self._mapper.decode(record)
 
-    async def exists(self, id: Id, *, timeout: float | None = None) -> bool:  # noqa: A002, ASYNC109 - as above
+    async def exists(self, id: Id, *, timeout: float | None = None) -> bool:  # noqa: A002 - the field's name
         """Whether there is a record of that id. Raises `ReadUnavailable`."""
         return await self._gateway.find(self._mapper.key(id), timeout) is not None
 
@@ -151,7 +151,7 @@ class Dao(Generic[M]):
         model: M,
         *,
         if_version: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - as above
+        timeout: float | None = None,
     ) -> Receipt:
         """Replace the record by the model's state. The last update wins, unless ``if_version``.
 
@@ -185,7 +185,7 @@ class Dao(Generic[M]):
         target: M | Id,
         *,
         if_version: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - as above
+        timeout: float | None = None,
     ) -> Receipt:
         """Delete a record, given as a model or an id. Deleting what is not there is no error.
 
@@ -208,19 +208,19 @@ class Dao(Generic[M]):
 
     # -- many at a time --------------------------------------------------------------------------
 
-    async def create_many(self, models: Iterable[M], *, timeout: float | None = None) -> Results[Receipt]:  # noqa: ASYNC109 - as above
+    async def create_many(self, models: Iterable[M], *, timeout: float | None = None) -> Results[Receipt]:
         """`create` for each model, batched; one result each."""
         return await _each(lambda model: self.create(model, timeout=timeout), models)
 
-    async def read_many(self, ids: Iterable[Id], *, timeout: float | None = None) -> Results[M | None]:  # noqa: ASYNC109 - as above
+    async def read_many(self, ids: Iterable[Id], *, timeout: float | None = None) -> Results[M | None]:
         """`read` for each id, batched; one result each."""
         return await _each(lambda id_: self.read(id_, timeout=timeout), ids)
 
-    async def get_many(self, ids: Iterable[Id], *, timeout: float | None = None) -> Results[M]:  # noqa: ASYNC109 - as above
+    async def get_many(self, ids: Iterable[Id], *, timeout: float | None = None) -> Results[M]:
         """`get_one` for each id, batched; one result each."""
         return await _each(lambda id_: self.get_one(id_, timeout=timeout), ids)
 
-    async def exists_many(self, ids: Iterable[Id], *, timeout: float | None = None) -> Results[bool]:  # noqa: ASYNC109 - as above
+    async def exists_many(self, ids: Iterable[Id], *, timeout: float | None = None) -> Results[bool]:
         """`exists` for each id, batched; one result each."""
         return await _each(lambda id_: self.exists(id_, timeout=timeout), ids)
 
@@ -229,7 +229,7 @@ class Dao(Generic[M]):
         models: Iterable[M],
         *,
         optimistic: bool = False,
-        timeout: float | None = None,  # noqa: ASYNC109 - as above
+        timeout: float | None = None,
     ) -> Results[Receipt]:
         """`update` for each model, batched; one result each.
 
@@ -242,7 +242,9 @@ class Dao(Generic[M]):
             models,
         )
 
-    async def delete_many(self, targets: Iterable[M | Id], *, timeout: float | None = None) -> Results[Receipt]:  # noqa: ASYNC109 - as above
+    async def delete_many(
+        self, targets: Iterable[M | Id], *, timeout: float | None = None
+    ) -> Results[Receipt]:
         """`delete` for each model or id, batched; one result each."""
         return await _each(lambda target: self.delete(target, timeout=timeout), targets)
 

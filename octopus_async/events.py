@@ -178,5 +178,5 @@ class Events:
         for listener in self._listeners:
             try:
                 listener(event)
-            except Exception:  # a listener's own fault must not touch a write
+            except Exception:  # noqa: BLE001 - a listener's own fault must not touch a write
                 _log.exception("listener %r failed on %r", listener, event)

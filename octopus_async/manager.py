@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import warnings
 import weakref
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from enum import Enum
@@ -18,7 +19,7 @@ from octopus_async.backend import Adapter, Backend, Journal, JournalStatistics
 from octopus_async.clock import Clock
 from octopus_async.config import Routing, Settings, adapter_for, settings_from_toml
 from octopus_async.dao import Dao, model_of
-from octopus_async.errors import ConfigurationError, ManagerClosed, Unavailable
+from octopus_async.errors import ConfigurationError, JournalError, ManagerClosed, Unavailable
 from octopus_async.events import BreakerChanged, Event, Events, Listener, WriteJournalled, log_event
 from octopus_async.guard import Guard, GuardStatistics
 from octopus_async.journal import FileJournal
@@ -37,6 +38,7 @@ from octopus_async.strategies.writer import Draft, Writer
 
 M = TypeVar("M", bound=KeyedModel)
 D = TypeVar("D", bound=Dao[Any])
+_log = logging.getLogger("octopus_async")
 
 
 class _State(Enum):
@@ -116,7 +118,7 @@ class DaoManager:
         """A manager from a TOML file, or from settings. Raises `ConfigurationError`."""
         settings = source if isinstance(source, Settings) else settings_from_toml(source)
         manager = cls.__new__(cls)
-        manager._set_up(settings, listeners)
+        manager._set_up(settings, listeners)  # noqa: SLF001 - the class itself
         return manager
 
     def _set_up(self, settings: Settings, listeners: Iterable[Listener]) -> None:
@@ -145,7 +147,9 @@ class DaoManager:
             self._spawn,
         )
         self._default = self._plan(Routing())
-        self._plans: dict[str, Plan] = {name: self._plan(routing) for name, routing in settings.routings.items()}
+        self._plans: dict[str, Plan] = {
+            name: self._plan(routing) for name, routing in settings.routings.items()
+        }
         self._daos: dict[type, Dao[Any]] = {}
         self._mappers: dict[str, Mapper[Any]] = {}
         self._replayers: dict[str, Replayer] = {}
@@ -251,7 +255,7 @@ class DaoManager:
 
     async def drained(self, *, every: float = 0.01) -> None:
         """Wait until nothing is owed to any backend. Bound the wait with ``asyncio.timeout``."""
-        while self._owed():
+        while self._owed():  # noqa: ASYNC110 - what is owed has many sources, and none waits for an operator
             await asyncio.sleep(every)
 
     def plan_of(self, model: str) -> Plan:
@@ -287,6 +291,9 @@ class DaoManager:
             msg = f"the primary has to be durable, and {primary.name} is a cache: put another backend first"
             raise ConfigurationError(msg)
         for reader in readers:
+            if not reader.capabilities.durable and reader not in caches:
+                msg = f"cache {reader.name} is read but not written: it would not hear of changes"
+                raise ConfigurationError(msg)
             if not reader.capabilities.readable:
                 msg = f"backend {reader.name} can only be written to: leave it out of the reads"
                 raise ConfigurationError(msg)
@@ -308,9 +315,9 @@ class DaoManager:
         return guard
 
     def _make_dao(self, kind: type[Any]) -> Dao[Any]:
-        is_dao = isinstance(kind, type) and issubclass(kind, Dao)
+        is_dao = _is_subclass(kind, Dao)
         model = model_of(kind) if is_dao else kind
-        if not (isinstance(model, type) and issubclass(model, KeyedModel)):
+        if not _is_subclass(model, KeyedModel):
             msg = f"{model!r} is neither a Model nor a Dao"
             raise ConfigurationError(msg)
         mapper = self._mapper(model)
@@ -340,14 +347,22 @@ class DaoManager:
         if self.journal is not None:
             self._clock.start_above(await self.journal.open(self.events))
             stack.push_async_callback(self.journal.close)
+            # Closing the backends may leave the journal something to keep for a replica.
+            stack.push_async_callback(self._finish_writes)
 
     async def _open_backends(self, stack: AsyncExitStack) -> None:
-        for guard in self._guards.values():
-            stack.push_async_callback(guard.close)
-        results = await asyncio.gather(*(guard.open() for guard in self._guards.values()), return_exceptions=True)
+        stack.push_async_callback(self._close_backends)
+        results = await asyncio.gather(
+            *(guard.open() for guard in self._guards.values()), return_exceptions=True
+        )
         for result in results:
-            if isinstance(result, BaseException) and (self.settings.strict or not isinstance(result, Unavailable)):
+            if isinstance(result, BaseException) and (
+                self.settings.strict or not isinstance(result, Unavailable)
+            ):
                 raise result
+
+    async def _close_backends(self) -> None:
+        await asyncio.gather(*(guard.close() for guard in self._guards.values()))
 
     def _start_recovery(self, stack: AsyncExitStack) -> None:
         stack.push_async_callback(self._stop_background)
@@ -357,12 +372,12 @@ class DaoManager:
                 if guard.capabilities.durable:
                     self._replayers[name] = self._make_replayer(journal, guard)
             for replayer in self._replayers.values():
-                self._run(replayer.run())
+                self._run(replayer.run)
                 replayer.wake()
-            self._run(self._adopt_forever(journal))
+            self._run(lambda: self._adopt_forever(journal))
         for name, debts in self._debts.items():
             guard = self._guards[name]
-            self._run(DebtCollector(guard, debts, lambda guard=guard: guard.writes.passes).run())  # type: ignore[misc]
+            self._run(DebtCollector(guard, debts, lambda guard=guard: guard.writes.passes).run)  # type: ignore[misc]
 
     def _make_replayer(self, journal: Journal, guard: Guard) -> Replayer:
         return Replayer(
@@ -382,7 +397,10 @@ class DaoManager:
     async def _adopt_forever(self, journal: Journal) -> None:
         while True:
             await asyncio.sleep(self.settings.adopt_every)
-            self._clock.start_above(await journal.adopt())
+            try:
+                self._clock.start_above(await journal.adopt())
+            except JournalError as error:
+                _log.warning("the journals of dead processes could not be looked for: %s", error)
             for replayer in self._replayers.values():
                 replayer.wake()
 
@@ -438,8 +456,8 @@ class DaoManager:
         if not task.cancelled():
             task.exception()  # seen: who still waits for it is given it, and nobody else has to be
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        self._background.add(asyncio.get_running_loop().create_task(work))
+    def _run(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._background.add(asyncio.get_running_loop().create_task(_forever(work)))
 
     async def _finish_writes(self) -> None:
         until = asyncio.get_running_loop().time() + self.settings.close_timeout
@@ -477,13 +495,28 @@ class _Gateway:
         return self._manager.settings.wall()
 
 
+def _is_subclass(thing: object, base: type) -> bool:
+    return isinstance(thing, type) and issubclass(thing, base)
+
+
 def _model_name(model: object) -> str:
     if isinstance(model, str):
         return model
-    if isinstance(model, type) and issubclass(model, KeyedModel):
+    if _is_subclass(model, KeyedModel):
+        model = cast("type[KeyedModel]", model)
         return model.__octopus_mapping__.name or model.__name__
     msg = f"{model!r} is no model"
     raise ConfigurationError(msg)
+
+
+async def _forever(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Recovery must not end by an error that nobody thought of."""
+    while True:
+        try:
+            await work()
+        except Exception:  # noqa: BLE001 - that is the point
+            _log.exception("recovery failed, and goes on in a second")
+            await asyncio.sleep(1)
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -72,12 +72,10 @@ class Mapper(Generic[M]):
         self.schema = schema_of(model)
         self._builder = Builder(model)
         self._encoders = {
-            column.field: _encoder(column, model.model_fields[column.field])
-            for column in self.schema.columns
+            column.field: _encoder(column, model.model_fields[column.field]) for column in self.schema.columns
         }
         self._decoders = {
-            column.field: _decoder(column, model.model_fields[column.field])
-            for column in self.schema.columns
+            column.field: _decoder(column, model.model_fields[column.field]) for column in self.schema.columns
         }
         self._decode_id = _ID_DECODERS[self.schema.id_type]
 
@@ -139,7 +137,7 @@ class Mapper(Generic[M]):
     def restamped(self, model: M, fields: Mapping[str, Value], stamp: Stamp) -> None:
         """Tell a model what was stored of it: its moments and its version."""
         for name in ("created_at", "updated_at"):
-            model.__dict__[name] = _decode_timestamp(fields[name])
+            vars(model)[name] = _decode_timestamp(fields[name])
         model._stamp = stamp  # noqa: SLF001 - the library's own attribute
 
     def may_be_refused(self, model: M) -> bool:
@@ -161,8 +159,8 @@ class Mapper(Generic[M]):
         try:
             model = self.model.model_validate({**stored, "id": self._decode_id(key.id)})
         except ValidationError as error:
-            fields_at_fault = ", ".join(sorted({str(item["loc"][0]) for item in error.errors() if item["loc"]}))
-            msg = f"the stored {key} does not fit the class {self.model.__name__}: {fields_at_fault}"
+            at_fault = sorted({str(item["loc"][0]) for item in error.errors() if item["loc"]})
+            msg = f"the stored {key} does not fit the class {self.model.__name__}: {', '.join(at_fault)}"
             raise InvalidRecord(msg) from None
         return dict(model.__dict__)
 
@@ -267,10 +265,8 @@ def _type_of_constants(values: Any) -> tuple[Type, bool]:  # noqa: ANN401 - any 
 
 def _encoder(column: Column, info: FieldInfo) -> Callable[[Any], Value]:
     """A function that gives a stored value, or raises ValueError with the rest of a sentence."""
-    if column.type is Type.JSON:
-        encode = _json_encoder(column, info)
-    else:
-        encode = _ENCODERS[column.type]
+    is_json = column.type is Type.JSON
+    encode = _json_encoder(column, info) if is_json else _ENCODERS[column.type]
     if column.max_length is not None:
         encode = _limited(encode, column.max_length)
     if not column.nullable:

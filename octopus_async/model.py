@@ -25,9 +25,7 @@ def uuid7() -> UUID:
     """A UUID of version 7 (RFC 9562): 48 bits of milliseconds, then 74 random bits."""
     random = int.from_bytes(os.urandom(10), "big")
     moment = time.time_ns() // 1_000_000
-    return UUID(
-        int=moment << 80 | (random >> 62 & _RANDOM_A) << 64 | random & _RANDOM_B | _UUID7_FIXED
-    )
+    return UUID(int=moment << 80 | (random >> 62 & _RANDOM_A) << 64 | random & _RANDOM_B | _UUID7_FIXED)
 
 
 def utc_now() -> datetime:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from octopus_async.errors import DuplicateRecord, OctopusError, RecordNotFound, StaleRecord
 
-Value: TypeAlias = "None | bool | int | float | str | Sequence[Any] | Mapping[str, Any]"
+Value: TypeAlias = "bool | int | float | str | Sequence[Any] | Mapping[str, Any] | None"
 """A stored value: what JSON can carry, integers of 64 bits, finite floats."""
 
 Fields: TypeAlias = Mapping[str, Value]

@@ -8,7 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from octopus_async.backend import Backend, Journal, Run
 from octopus_async.errors import JournalError, OctopusError, Unavailable
-from octopus_async.events import DeadLettered, Events, ReplayFinished, ReplayPaused, ReplayProgressed, ReplayStarted
+from octopus_async.events import (
+    DeadLettered,
+    Events,
+    ReplayFinished,
+    ReplayPaused,
+    ReplayProgressed,
+    ReplayStarted,
+)
 from octopus_async.record import Key, Kind, Mode, Operation, Outcome, Status
 from octopus_async.strategies.debts import CacheDebts
 from octopus_async.strategies.keys import KeyLocks
@@ -120,6 +127,7 @@ class Replayer:
                 await asyncio.sleep(seconds if self._busy() else 0)
             else:
                 self._skipped.clear()
+                self._limit = max(self._limit // 2, 1)
                 await asyncio.sleep(pause)
                 pause = min(_RETRY_AT_MOST, pause * 2)
         if not self._owed:
@@ -164,12 +172,16 @@ class Replayer:
         name = self.backend.name
         blocked: list[Key] = []
         taken: list[Run] = []
+        room = self.backend.capabilities.batch_bytes
         for run in self._journal.runs(name, self._limit, without=self._skipped):
             key = run.operation.key
             if self._must_wait(key):
                 self._skipped.add(key)
             elif self._locks.try_acquire(key):
                 taken.append(run)
+                room -= len(run.operation.payload or b"")
+                if room <= 0:
+                    break
             else:
                 blocked.append(key)
         if taken or not blocked:
@@ -226,11 +238,20 @@ class Replayer:
             return 0
         self._events.emit(DeadLettered(self.backend.name, operation.key, operation.version, reason))
         plan = self._plan_of(operation.key.model)
-        if plan is not None and plan.primary is self.backend:
-            for replica in plan.replicas:
-                self._journal.settle(replica.name, [run])
+        if plan is not None and plan.primary is self.backend and plan.replicas:
+            await self._take_back(run, plan.replicas)
         await self._tell_caches([newest._replace(kind=Kind.RETRACT, fields=None, payload=None)])
         return len(run.sequences)
+
+    async def _take_back(self, run: Run, replicas: Sequence[Backend]) -> None:
+        """What the primary refused, its replicas must not have."""
+        for replica in replicas:
+            self._journal.settle(replica.name, [run])
+        operation = run.operation
+        if operation.kind is Kind.CREATE and not run.provisional:
+            # Its id was generated here, so the replicas were given it at once, and nobody else's.
+            undo = Operation(Kind.DELETE, operation.key, self._versions.clock.next(), operation.born)
+            await self._journal.append(undo, [replica.name for replica in replicas])
 
     async def _tell_caches(self, operations: Sequence[Operation]) -> None:
         """Write the keys into every cache, or have them invalidated later, before the overlay goes."""

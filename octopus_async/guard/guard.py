@@ -19,7 +19,6 @@ from octopus_async.errors import (
     BackendRefused,
     BackendTimeout,
     CircuitOpen,
-    OctopusError,
     OperationNotSupported,
     SchemaMismatch,
     Unavailable,
@@ -329,7 +328,7 @@ class Guard:
         try:
             async with asyncio.timeout(self.policy.timeout):
                 result = await make_call()
-        except (OctopusError, TimeoutError, Exception) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it leaves here as one of our tree
             unavailable = self._as_unavailable(error)
             self._judge(breaker, generation, unavailable, loop.time() - start)
             raise unavailable from (None if unavailable is error else error)

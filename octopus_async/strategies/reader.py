@@ -12,7 +12,6 @@ from octopus_async.record import Key, Kind, Miss, Operation, Record
 from octopus_async.strategies.debts import CacheDebts
 from octopus_async.strategies.keys import KeyLocks
 from octopus_async.strategies.plan import Plan
-from octopus_async.strategies.read import Search
 
 
 class Reader:
@@ -41,8 +40,8 @@ class Reader:
             ReadUnavailable: nobody that could know was able to say.
         """
         while True:
-            pending = self._journal and self._journal.newest(key, plan.primary.name)
-            if pending:
+            pending = None if self._journal is None else self._journal.newest(key, plan.primary.name)
+            if pending is not None:
                 return _as_record(pending)
             if self._locks.busy(key):
                 return await self._find_busy(plan, key, deadline)
@@ -148,7 +147,9 @@ def _as_record(operation: Operation) -> Record | None:
 
 def _unavailable(key: Key, causes: Mapping[str, OctopusError]) -> ReadUnavailable:
     said = "; ".join(f"{name}: {error}" for name, error in causes.items())
-    waits = [error.retry_after for error in causes.values() if isinstance(error, Unavailable) and error.retry_after]
+    waits = [
+        error.retry_after for error in causes.values() if isinstance(error, Unavailable) and error.retry_after
+    ]
     return ReadUnavailable(
         f"nobody could say whether {key} exists: {said}",
         retry_after=min(waits, default=None),

@@ -69,5 +69,3 @@ class Versions:
             self._reserved = max(self._reserved, until)
         elif isinstance(error, JournalError):
             _log.warning("the ceiling of versions could not be raised: %s", error)
-
-

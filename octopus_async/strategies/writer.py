@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from octopus_async.backend import Backend, Journal
@@ -134,8 +134,9 @@ class Writer:
 
     async def _ask_primary(self, attempt: Attempt, deadline: float) -> Outcome:
         plan, operation = attempt.plan, attempt.operation
-        waiting = self._journal and self._journal.newest(operation.key, plan.primary.name)
-        if waiting:
+        journal = self._journal
+        waiting = None if journal is None else journal.newest(operation.key, plan.primary.name)
+        if waiting is not None:
             return _judge_behind(operation, waiting, plan.primary.name)
         attempt.send(attempt.at_once(), deadline)
         now = asyncio.get_running_loop().time()
@@ -147,7 +148,10 @@ class Writer:
         attempt.send(attempt.not_asked(), deadline)
         answered = self._follow_up(attempt)
         if plan.acknowledge is Acknowledge.ALL and answered is not None:
-            await answered
+            missing = await answered
+            if missing is not None:
+                causes = _causes(attempt, missing)
+                raise _unavailable(operation.key, causes, f"Backend {plan.primary.name} has it.")
         return Receipt(operation.key, operation.version, plan.primary.name, attempt.outcomes)
 
     async def _fall_back(self, attempt: Attempt, outcome: Outcome, deadline: float) -> Receipt:
@@ -155,7 +159,7 @@ class Writer:
         refusal = self._refusal(attempt)
         if journal is None or refusal is not None:
             self._compensate(attempt, deadline)
-            raise _unavailable(operation.key, _causes(attempt, refusal), outcome.status)
+            raise _unavailable(operation.key, _causes(attempt, refusal), _claim(outcome))
         owing = [plan.primary, *(replica for replica in plan.replicas if replica.name not in attempt.sent)]
         names = tuple(backend.name for backend in owing)
         provisional = attempt.provisional
@@ -165,8 +169,8 @@ class Writer:
         except (JournalError, TimeoutError) as error:
             self._compensate(attempt, deadline)
             if isinstance(error, TimeoutError):
-                error = JournalError("the journal was not durable before the deadline")  # noqa: PLW2901 - one kind from here
-            raise _unavailable(operation.key, _causes(attempt, error), outcome.status) from error
+                error = JournalError("the journal was not durable before the deadline")
+            raise _unavailable(operation.key, _causes(attempt, error), _claim(outcome)) from error
         self._events.emit(WriteJournalled(operation.key, operation.version, names))
         attempt.send([cache for cache in plan.caches if cache.name not in attempt.sent], deadline)
         self._follow_up(attempt)
@@ -190,28 +194,31 @@ class Writer:
             return JournalError("the model refuses what the primary could not check (provisional=False)")
         return None
 
-    def _follow_up(self, attempt: Attempt) -> asyncio.Future[None] | None:
-        """Wait for the other backends in the background, and note what they missed."""
+    def _follow_up(self, attempt: Attempt) -> asyncio.Future[JournalError | None] | None:
+        """Wait for the other backends in the background, and note what they missed.
+
+        The future gives the reason for which a replica's debt could not be kept, if there is one.
+        """
         if not attempt.sent:
             return None
-        key = attempt.operation.key
+        operation = attempt.operation
         answered = asyncio.gather(*attempt.sent.values())
-        finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._locks.unsettle(key)
+        finished: asyncio.Future[JournalError | None] = asyncio.get_running_loop().create_future()
+        self._locks.unsettle(operation.key)
 
         def follow(_: object) -> None:
-            owed = self._note_outcomes(attempt)
-            if owed is None:
-                self._locks.settle(key)
-                _finish(finished)
+            owing = self._note_outcomes(attempt)
+            if owing:
+                self._spawn(self._owe(operation, owing, finished))
             else:
-                self._spawn(self._settle_after(owed, key, finished))
+                finished.set_result(None)
 
         answered.add_done_callback(follow)
+        finished.add_done_callback(lambda _: self._locks.settle(operation.key))
         return finished
 
-    def _note_outcomes(self, attempt: Attempt) -> asyncio.Future[int] | None:
-        """Record what the others said; gives the journal's future if it has to hold something."""
+    def _note_outcomes(self, attempt: Attempt) -> list[str]:
+        """Record what the others said; gives the replicas that missed it."""
         operation = attempt.operation
         owing: list[str] = []
         for name, future in attempt.sent.items():
@@ -223,23 +230,24 @@ class Writer:
                 debts.add(operation)
             else:
                 owing.append(name)
-        if not owing or self._journal is None:
-            return None
-        return self._journal.append(operation, owing)
+        return owing
 
-    async def _settle_after(
-        self, owed: asyncio.Future[int], key: Key, finished: asyncio.Future[None]
+    async def _owe(
+        self, operation: Operation, names: Sequence[str], finished: asyncio.Future[JournalError | None]
     ) -> None:
+        """Have the journal keep what replicas missed."""
+        reason: JournalError | None = None
         try:
-            await owed
+            if self._journal is None:
+                reason = JournalError("there is no journal to keep it for those that missed it")
+            else:
+                await self._journal.append(operation, names)
+                self._events.emit(WriteJournalled(operation.key, operation.version, tuple(names)))
         except JournalError as error:
-            # The primary has it, so the write stands; the scan at the next start finds the replica's gap.
-            if not finished.done():
-                finished.set_exception(error)
-                finished.exception()
+            reason = error
         finally:
-            self._locks.settle(key)
-            _finish(finished)
+            if not finished.done():
+                finished.set_result(reason)
 
     def _compensate(self, attempt: Attempt, deadline: float) -> None:
         """Take back what caches, and replicas of a generated create, were given too early."""
@@ -261,8 +269,9 @@ class Writer:
         debts = self._debts.get(name)
         if debts is not None:
             debts.add(undo)
-        elif self._journal is not None:
-            self._spawn(_kept(self._journal.append(undo, [name])))
+        else:
+            finished: asyncio.Future[JournalError | None] = asyncio.get_running_loop().create_future()
+            self._spawn(self._owe(undo, [name], finished))
 
 
 class Attempt:
@@ -321,25 +330,19 @@ def _causes(attempt: Attempt, journal: JournalError | None) -> dict[str, Octopus
     return {**causes, "journal": journal} if journal is not None else causes
 
 
+def _claim(outcome: Outcome) -> str:
+    return "It may still be applied later." if outcome.status is Status.UNKNOWN else "Nothing was written."
+
+
 def _unavailable(
-    key: Key, causes: Mapping[str, OctopusError], status: Status = Status.UNAVAILABLE
+    key: Key, causes: Mapping[str, OctopusError], claim: str = "Nothing was written."
 ) -> WriteUnavailable:
     said = "; ".join(f"{name}: {error}" for name, error in causes.items())
-    later = " It may still be applied later." if status is Status.UNKNOWN else " Nothing was written."
-    waits = [error.retry_after for error in causes.values() if isinstance(error, Unavailable) and error.retry_after]
+    waits = [
+        error.retry_after for error in causes.values() if isinstance(error, Unavailable) and error.retry_after
+    ]
     return WriteUnavailable(
-        f"the write of {key} was not taken: {said}.{later}", retry_after=min(waits, default=None), causes=causes
+        f"the write of {key} was not taken: {said}. {claim}",
+        retry_after=min(waits, default=None),
+        causes=causes,
     )
-
-
-def _finish(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-async def _kept(owed: asyncio.Future[int]) -> None:
-    try:
-        await owed
-    except JournalError:
-        # The replica's gap is found by the scan at the next start; the journal told of its failure itself.
-        return
