@@ -75,7 +75,8 @@ class KeyedModel(BaseModel):
     created_at: datetime = Field(default_factory=utc_now)
     updated_at: datetime = Field(default_factory=utc_now)
 
-    _stamp: Stamp = PrivateAttr(default=UNSTAMPED)
+    # None rather than UNSTAMPED: pydantic copies any other default deeply, for each object.
+    _stamp: Stamp | None = PrivateAttr(default=None)
     __octopus_mapping__: ClassVar[TableMapping] = TableMapping()
 
     def __init_subclass__(
@@ -118,7 +119,7 @@ class Model(KeyedModel):
 def stamp_of(model: KeyedModel) -> Stamp:
     """The stamp of a model; `UNSTAMPED` if it was never stored."""
     private = model.__pydantic_private__
-    return cast("Stamp", private["_stamp"]) if private else UNSTAMPED
+    return cast("Stamp", private["_stamp"] or UNSTAMPED) if private else UNSTAMPED
 
 
 def set_stamp(model: KeyedModel, stamp: Stamp) -> None:
