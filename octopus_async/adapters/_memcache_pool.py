@@ -21,6 +21,7 @@ from octopus_async.errors import BackendFailed, BackendRefused, BackendTimeout, 
 STORED = constants.STORED
 SERVER_ERROR = b"SERVER_ERROR "
 TOO_LARGE = SERVER_ERROR + b"object too large for cache"
+_DRIVER_ERRORS = (OSError, EOFError, ClientException)
 _STORE_REPLIES = {constants.STORED, constants.NOT_STORED, constants.EXISTS, constants.NOT_FOUND}
 _CHUNK = 256 * 1024
 _LINE_LIMIT = 2048
@@ -174,7 +175,7 @@ class Server:
                 replies = _Replies(connection.reader)
                 await parse(replies)
                 replies.finish()
-            except (OSError, EOFError, ClientException) as error:
+            except _DRIVER_ERRORS as error:
                 self._pool.discard(connection)
                 reason = f"{self._backend}: {self.address}: {_describe(error)}"
                 raise BackendFailed(reason, backend=self._backend, sent=True) from error
@@ -193,7 +194,7 @@ class Server:
         except TimeoutError as error:
             reason = f"{self._backend}: {self.address}: no connection in {self._connect_timeout:g} s"
             raise BackendTimeout(reason, backend=self._backend, sent=False) from error
-        except (OSError, ClientException) as error:
+        except _DRIVER_ERRORS as error:
             reason = f"{self._backend}: {self.address} can't be reached: {_describe(error)}"
             raise BackendRefused(reason, backend=self._backend) from error
 

@@ -45,7 +45,8 @@ class Form:
     def wire_key(self, key: Key) -> bytes:
         """The key as memcached sees it: hashed unless it is short, printable ASCII."""
         text = f"{key.model}:{key.id}"
-        if len(self.prefix) + len(text) > _LONGEST_KEY or _PLAIN.fullmatch(text) is None:
+        plain = _PLAIN.fullmatch(text) is not None and ":" not in key.model
+        if not plain or len(self.prefix) + len(text) > _LONGEST_KEY:
             digest = blake2b(key.model.encode(), digest_size=16).digest()
             text = "#" + blake2b(key.id.encode(), key=digest, digest_size=32).hexdigest()
         return (self.prefix + text).encode()

@@ -109,10 +109,10 @@ class MemcacheAdapter:
 
     async def open(self) -> None:
         """Connect. Raises `Unavailable` if no server answers; it works once one does."""
-        self._shards = self._shards or tuple(self._shard(host, port) for host, port in self._servers)
+        self._shards = self._shards or tuple(self._make_shard(host, port) for host, port in self._servers)
         await self.ping()
 
-    def _shard(self, host: str, port: int) -> Shard:
+    def _make_shard(self, host: str, port: int) -> Shard:
         server = Server(
             host,
             port,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 from decimal import Decimal
 
-from octopus_async.record import Fields
+from octopus_async.record import Fields, Value
 from octopus_async.testing.operations import fields_of
 
-DEEP: object = "bottom"
-for _ in range(30):
-    DEEP = {"down": [DEEP]}
+
+def _deep(levels: int) -> Value:
+    return {"down": [_deep(levels - 1)]} if levels else "bottom"
+
 
 VALUES: dict[str, Fields] = {
     "nothing but nulls": fields_of(),
@@ -40,7 +41,9 @@ VALUES: dict[str, Fields] = {
     "the widest decimal": fields_of(amount="-" + "9" * 35 + "." + "9" * 30),
     "a small decimal": fields_of(amount="0.1"),
     "a UUID": fields_of(tag="0190b3b0-0000-7000-8000-00000000abcd"),
-    "nested JSON": fields_of(tree={"": [], "a": {"b": [None, True, 1, 1.5, "c", {"d": {}}]}, "deep": DEEP}),
+    "nested JSON": fields_of(
+        tree={"": [], "a": {"b": [None, True, 1, 1.5, "c", {"d": {}}]}, "deep": _deep(30)}
+    ),
     "a JSON array": fields_of(tree=[2**63 - 1, -(2**63), []]),
     "300 kB of text": fields_of(title="Grüße, 世界! " * 18_000),
     "300 kB of JSON": fields_of(tree=[{"number": number, "text": "x" * 90} for number in range(2500)]),
