@@ -94,12 +94,11 @@ class _Lane:
         self.connection: aiosqlite.Connection | None = None
 
     async def work(self, function: Function[T], job: Job) -> T:
-        if self.connection is None:
-            self.connection = await self._connect(job)
+        connection = self.connection = self.connection or await self._connect(job)
         try:
-            return await self.connection._execute(self._call, self.connection, function, job)  # type: ignore[no-any-return,no-untyped-call]  # noqa: SLF001
+            return await connection._execute(self._call, connection, function, job)  # type: ignore[no-any-return,no-untyped-call]  # noqa: SLF001
         except Exception as error:
-            if primary_code(error) not in (*_HARMLESS, None) or self.connection.in_transaction:
+            if primary_code(error) not in (*_HARMLESS, None) or connection.in_transaction:
                 await self.close()
             raise
 
@@ -107,7 +106,13 @@ class _Lane:
         # Not by its own waiting for locks, and without transactions of its own making.
         connection = aiosqlite.connect(self._path, timeout=0, isolation_level=None, cached_statements=256)
         connection._thread.daemon = True  # noqa: SLF001 - one left open would hang the interpreter's exit
-        await connection
+        try:
+            await connection
+        except Exception:
+            # aiosqlite has told its thread to stop; its last word has to find this loop open.
+            while connection._thread.is_alive():  # noqa: ASYNC110, SLF001 - a thread sets no event
+                await asyncio.sleep(0.001)
+            raise
         try:
             await connection._execute(self._call, connection, self._set_up, job)  # type: ignore[no-untyped-call]  # noqa: SLF001
         except BaseException:

@@ -10,7 +10,7 @@ import asyncio
 import re
 import secrets
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Self, TypeVar
 
@@ -240,7 +240,7 @@ class SQLiteAdapter(SQLAdapter):
         return await self._run(self._writer, in_transaction)
 
     @contextmanager
-    def _transaction(self, raw: sqlite3.Connection, job: Job) -> Iterator[None]:
+    def _transaction(self, raw: sqlite3.Connection, job: Job) -> Generator[None]:
         job.committing = False
         job.patiently(lambda: raw.execute("BEGIN IMMEDIATE"), self._busy_timeout)
         try:

@@ -109,8 +109,8 @@ class Batch:
         return [outcome for outcome in self._outcomes if outcome is not None]
 
     @property
-    def inserts_or_deletes(self) -> bool:
-        """Whether anything but living rows may be touched, so that tombstones matter."""
+    def touches_absent(self) -> bool:
+        """Whether it may insert or delete rows, so that tombstones matter."""
         return any(
             self.mode is not Mode.LIVE or self._operations[index].kind is not Kind.UPDATE
             for index in self._items

@@ -62,3 +62,13 @@ def no_table(backend: str, model: str, table: str, statement: str) -> SchemaMism
         f"or run: {statement}",
         backend=backend,
     )
+
+
+def no_transactions(backend: str, schema: Schema, dialect: Dialect, engine: str) -> SchemaMismatch:
+    """The error for a table whose engine can't take a batch back."""
+    table = dialect.quote(schema.table)
+    return SchemaMismatch(
+        f"{backend}: the table {schema.table} of model {schema.model} has the engine {engine}, which knows "
+        f"no transactions; run: ALTER TABLE {table} ENGINE=InnoDB",
+        backend=backend,
+    )

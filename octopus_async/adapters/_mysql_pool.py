@@ -1,0 +1,279 @@
+# pyright: basic, reportMissingTypeStubs=false
+"""aiomysql's connections made safe, and a small pool of them instead of aiomysql's own.
+
+Written against aiomysql 0.3, whose private parts it uses. From the first byte of a request until its
+replies are wholly parsed a connection is in doubt: whatever ends the talk before that, a
+cancellation included, breaks the connection off, so that nobody ever reads somebody else's answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+import aiomysql
+from pymysql.constants import CLIENT, FIELD_TYPE
+from pymysql.converters import decoders
+from pymysql.err import MySQLError, OperationalError
+
+from octopus_async.errors import ConstraintViolated, InvalidRecord
+
+T = TypeVar("T")
+
+_SERVER_CODES = 1000
+_CLIENT_CODES = range(2000, 3000)
+_GONE = frozenset({1053, 1152, 1153, 1158, 1159, 1160, 1161, 1184, 1927, 4031})
+"""Answers after which the server closes the connection."""
+_MARGIN = 1024  # bytes of a packet that are not the statement
+_IDLE_SECONDS = 30.0
+_NO_SSL = 2026
+_NO_PLUGIN = 2059
+
+# As the server writes them: exact, and cheaper than objects that would be written down again.
+_DECODERS = {
+    type_: decode
+    for type_, decode in decoders.items()
+    if type_
+    not in (
+        FIELD_TYPE.DATE,
+        FIELD_TYPE.DATETIME,
+        FIELD_TYPE.DECIMAL,
+        FIELD_TYPE.NEWDECIMAL,
+        FIELD_TYPE.TIME,
+        FIELD_TYPE.TIMESTAMP,
+    )
+}
+
+# Every setting that statements rely on, whatever the server's defaults:
+# - READ COMMITTED takes no locks on gaps, so that writers of different keys never meet;
+# - a connection left in a transaction by a client that died is closed after a minute;
+# - who waits for a row gives up soon after its caller has.
+_SET_UP = (
+    "SET NAMES utf8mb4",
+    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00'",
+    "SET SESSION autocommit = 1, wait_timeout = 60, innodb_lock_wait_timeout = 2",
+    "SELECT @@max_allowed_packet",
+)
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server is, and how to log in there.
+
+    Attributes:
+        timeout: seconds that connecting may take, from the first packet to the last setting.
+        tls: how to encrypt; None for not at all.
+    """
+
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    database: str
+    timeout: float
+    tls: ssl.SSLContext | None
+
+
+class Result(NamedTuple):
+    """What came back of one statement."""
+
+    rows: Sequence[Sequence[Any]]
+    affected: int
+
+
+class Connection(aiomysql.Connection):  # type: ignore[misc]  # the driver is not typed
+    """A connection that knows whether it may be used again, and can be broken off."""
+
+    in_doubt = True
+    last_used = 0.0
+    max_packet = 0
+    _reader: Any
+    _writer: Any
+    _result: Any
+
+    async def connect(self) -> None:
+        """Log in and set the session up. Raises whatever the driver raises."""
+        await self._connect()
+        self.max_packet = 1 << 20
+        *_, (rows, _) = await self.run(_SET_UP)
+        self.max_packet = int(rows[0][0])
+
+    async def run(self, statements: Sequence[str]) -> list[Result]:
+        """Run statements, up to the first that fails, in as few packets as they fit.
+
+        Raises:
+            ConstraintViolated: one is too long for the server; what is before it was run.
+            InvalidRecord: one is no text in UTF-8; the same.
+            MySQLError: the server refused one. Whatever else the driver raises leaves it in doubt.
+        """
+        results: list[Result] = []
+        for packet in self._packets(statements):
+            await self._exchange(packet, results)
+        return results
+
+    def _packets(self, statements: Sequence[str]) -> Iterator[bytes]:
+        limit = self.max_packet - _MARGIN
+        packet = bytearray()
+        for statement in statements:
+            try:
+                data = statement.encode()
+            except UnicodeEncodeError:
+                raise InvalidRecord("a value holds a lone surrogate, which is no text in UTF-8") from None
+            if len(data) > limit:
+                raise ConstraintViolated(
+                    f"the record makes a statement of {len(data)} bytes, over the server's max_allowed_packet"
+                )
+            if len(packet) + len(data) > limit:
+                yield bytes(packet)
+                packet.clear()
+            packet += b";" + data if packet else data
+        if packet:
+            yield bytes(packet)
+
+    async def _exchange(self, packet: bytes, results: list[Result]) -> None:
+        self.in_doubt = True
+        try:
+            await self.query(packet)
+            results.append(Result(self._result.rows or (), self._result.affected_rows))
+            while self._result.has_next:
+                await self.next_result()
+                results.append(Result(self._result.rows or (), self._result.affected_rows))
+        except MySQLError as error:
+            code = answer_code(error)
+            self.in_doubt = code is None or code in _GONE
+            raise
+        self.in_doubt = False
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another caller may have it."""
+        return not (self.in_doubt or self.closed or self.get_transaction_status())
+
+    @property
+    def stale(self) -> bool:
+        """Whether the server has closed it meanwhile, or may be about to."""
+        idle = float(self._loop.time()) - self.last_used
+        return self._reader is None or self._reader.eof_received or idle > _IDLE_SECONDS
+
+    def abort(self) -> None:
+        """Break it off at once; closing politely waits for a server that may have stopped reading."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+        self._writer = self._reader = None
+
+    async def _request_authentication(self) -> None:
+        # The driver would go on without TLS if the server, or whoever is in between, says it has none.
+        if self._ssl_context and not self.server_capabilities & CLIENT.SSL:
+            raise OperationalError(_NO_SSL, "TLS is asked for, but the server does not offer it")
+        await super()._request_authentication()
+
+    async def _process_auth(self, plugin_name: bytes, auth_packet: Any) -> Any:  # noqa: ANN401 - the driver's
+        # The driver would hand its password to any server that asks for it in clear.
+        if plugin_name in (b"mysql_clear_password", b"mysql_old_password") and not self._secure:
+            raise OperationalError(_NO_PLUGIN, f"{plugin_name.decode()} is not used without TLS")
+        return await super()._process_auth(plugin_name, auth_packet)
+
+
+def answer_code(error: BaseException) -> int | None:
+    """The code with which the server itself answered; None for what the driver made up."""
+    code = error.args[0] if isinstance(error, MySQLError) and error.args else None
+    if not isinstance(code, int) or code < _SERVER_CODES or code in _CLIENT_CODES:
+        return None
+    return code
+
+
+class Pool:
+    """At most ``size`` connections; each is one caller's until its talk is over.
+
+    Nobody holds a lock while connecting, and nobody waits but for a slot, so that a server that
+    has stopped answering keeps no free connection from anyone.
+    """
+
+    def __init__(self, address: Address, size: int) -> None:
+        self._address = address
+        self._slots = asyncio.Semaphore(size)
+        self._idle: list[Connection] = []
+        self._busy: set[Connection] = set()
+        self._closed = False
+
+    async def run(self, talk: Callable[[Connection], Awaitable[T]]) -> T:
+        """Have a talk over a connection; if it does not come to its end, the connection is broken off.
+
+        Raises:
+            ConnectFailed: there was no connection to be had; nothing was sent.
+            MySQLError: and whatever else the talk raises.
+        """
+        async with self._slots:
+            connection = self._take() or await self._connect()
+            self._busy.add(connection)
+            try:
+                return await talk(connection)
+            finally:
+                self._busy.discard(connection)
+                self._give_back(connection)
+
+    async def close(self, seconds: float) -> None:
+        """Break off what is under way, and say goodbye on the others, within ``seconds``."""
+        self._closed = True
+        for connection in self._busy:
+            connection.abort()
+        farewells = [asyncio.ensure_future(connection.ensure_closed()) for connection in self._idle]
+        if farewells:
+            await asyncio.wait(farewells, timeout=seconds)
+        for farewell in farewells:
+            farewell.cancel()
+        if farewells:
+            await asyncio.gather(*farewells, return_exceptions=True)
+        for connection in self._idle:
+            connection.abort()
+        self._idle.clear()
+        await asyncio.sleep(0)  # the transports close their sockets in the next turn of the loop
+
+    def _take(self) -> Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.stale:
+                return connection
+            connection.abort()
+        return None
+
+    def _give_back(self, connection: Connection) -> None:
+        if connection.reusable and not self._closed:
+            connection.last_used = asyncio.get_running_loop().time()
+            self._idle.append(connection)
+        else:
+            connection.abort()
+
+    async def _connect(self) -> Connection:
+        address = self._address
+        connection = Connection(
+            host=address.host,
+            port=address.port,
+            user=address.user,
+            # The driver writes it in Latin-1; servers expect the bytes of UTF-8.
+            password=address.password.encode().decode("latin-1"),
+            db=address.database,
+            charset="utf8mb4",
+            autocommit=True,
+            conv=_DECODERS,
+            client_flag=CLIENT.FOUND_ROWS,
+            ssl=address.tls,
+        )
+        try:
+            async with asyncio.timeout(address.timeout):
+                await connection.connect()
+        except asyncio.CancelledError:
+            connection.abort()
+            raise
+        except Exception as error:
+            connection.abort()
+            raise ConnectFailed from error
+        return connection
+
+
+class ConnectFailed(Exception):
+    """No connection could be made; its cause says why."""
