@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from pathlib import Path
 
 import pytest
 
 from octopus_async.adapters.memcache import MemcacheAdapter
 from octopus_async.adapters.memory import MemoryAdapter
+from octopus_async.adapters.sqlite import SQLiteAdapter
 from octopus_async.backend import Adapter
 from octopus_async.guard import Guard, GuardPolicy
 from octopus_async.testing.servers import Server
@@ -22,6 +24,16 @@ def memory_cache() -> Adapter:
 @pytest.fixture
 def memory() -> Adapter:
     return MemoryAdapter(durable=True)
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Adapter:
+    return SQLiteAdapter(str(tmp_path / "contract.sqlite3"), synchronous="NORMAL")
+
+
+@pytest.fixture
+def sqlite_nowhere(tmp_path: Path) -> Adapter:
+    return SQLiteAdapter(str(tmp_path / "missing" / "contract.sqlite3"))
 
 
 @pytest.fixture
