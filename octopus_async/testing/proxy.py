@@ -156,7 +156,7 @@ class FaultyProxy:
                 link.half_close()
 
     async def _listen(self) -> None:
-        self._listener = await asyncio.start_server(self._serve, LOOPBACK, self.port)
+        self._listener = await asyncio.start_server(self._accept, LOOPBACK, self.port)
 
     def _stop_listening(self) -> None:
         if self._listener is not None:
@@ -167,19 +167,21 @@ class FaultyProxy:
         if self._links:
             await asyncio.wait(self._links)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = _Link(_Stream(reader, writer))
+        task = asyncio.create_task(self._serve(link))
         self.connections += 1
         self._links[task] = link
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._links.pop(task).end(reset=False)
+
+    async def _serve(self, link: _Link) -> None:
         try:
             await self._relay(link)
         except* OSError:
             link.end(reset=True)
-        finally:
-            link.end(reset=False)
-            del self._links[task]
 
     async def _relay(self, link: _Link) -> None:
         if self.mode in _ENDINGS or self._held is None:

@@ -286,6 +286,8 @@ async def test_a_killed_server_ends_the_clients_connection(private_memcached: Me
 @pytest.mark.parametrize("mode", ["heal", "swallow", "half_close", "refuse", "cut", "reset"])
 async def test_closing_leaves_no_task_and_no_connection(memcached_server: Server, mode: str) -> None:
     before = asyncio.all_tasks()
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     async with AsyncExitStack() as clients:
         async with FaultyProxy(memcached_server.url) as front:
             client = await clients.enter_async_context(Client(front.port))
@@ -298,6 +300,7 @@ async def test_closing_leaves_no_task_and_no_connection(memcached_server: Server
         assert asyncio.all_tasks() == before
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection(LOOPBACK, port)
+    assert not complaints
 
 
 async def test_it_closes_at_once_though_the_server_takes_nothing_any_more(

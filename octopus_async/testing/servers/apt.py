@@ -10,10 +10,20 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 _STATUS = Path("/var/lib/dpkg/status")
 _COMMAND_SECONDS = 600.0
+_PRETENDED = """
+Package: {name}
+Status: install ok installed
+Version: 9999:0
+Architecture: all
+Multi-Arch: allowed
+Maintainer: nobody
+Description: stands in for what is not needed
+"""
 
 
 class AptFailed(Exception):
@@ -37,8 +47,7 @@ def unpack(pattern: str, target: Path) -> None:
     """
     target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        apt = _PrivateApt(Path(scratch))
-        apt.write_status(pattern)
+        apt = _PrivateApt(Path(scratch), without=pattern)
         tree = Path(scratch, "tree")
         tree.mkdir()
         tree.chmod(0o755)  # whatever the umask: another user's server runs from it
@@ -55,14 +64,13 @@ def libraries(tree: Path) -> list[Path]:
 
 
 class _PrivateApt:
-    def __init__(self, scratch: Path) -> None:
-        self._cache = scratch / "cache"
+    def __init__(self, scratch: Path, *, without: str) -> None:
+        self._scratch = scratch
         self._status = scratch / "status"
         settings = {
             "Dir::State": scratch / "state",
             "Dir::State::status": self._status,
-            "Dir::Cache": self._cache,
-            "Debug::NoLocking": 1,  # an ordinary user may not take the system's lock, nor does this need it
+            "Dir::Cache": scratch / "cache",
             "APT::Sandbox::User": "root",  # apt's own user could not write here
             "Acquire::Retries": 3,
             "Acquire::http::Timeout": 30,
@@ -70,14 +78,10 @@ class _PrivateApt:
         }
         self._options = [f"-o{name}={value}" for name, value in settings.items()]
         (scratch / "state/lists/partial").mkdir(parents=True)
-        (self._cache / "archives/partial").mkdir(parents=True)
-
-    def write_status(self, without: str) -> None:
-        """Note what is installed, apart from the package itself, so that it is downloaded all the same."""
-        text = _STATUS.read_text(encoding="utf-8", errors="replace")
-        itself = re.compile(rf"Package: ({without})$", re.MULTILINE)
-        stanzas = [stanza for stanza in text.split("\n\n") if not itself.match(stanza)]
-        self._status.write_text("\n\n".join(stanzas), encoding="utf-8")
+        (scratch / "cache/archives/partial").mkdir(parents=True)
+        itself = re.compile(rf"Package: ({without})$", re.MULTILINE)  # downloaded though it be installed
+        stanzas = _STATUS.read_text(encoding="utf-8", errors="replace").split("\n\n")
+        self._status.write_text("\n\n".join(s for s in stanzas if not itself.match(s)), encoding="utf-8")
 
     def choose(self, pattern: str) -> str:
         """The newest package whose name matches. Updates the private lists first."""
@@ -92,23 +96,35 @@ class _PrivateApt:
         return max((line.split()[0] for line in names), key=_by_number)
 
     def download(self, package: str) -> list[Path]:
-        """Download a package and those it depends on, unless they are installed."""
-        self._get("install", "--download-only", "--no-install-recommends", "--yes", package)
-        return sorted((self._cache / "archives").glob("*.deb"))
+        """Download a package, and the libraries it depends on unless they are installed."""
+        self._pretend_installed(name for name in self._asked_for_by(package) if not name.startswith("lib"))
+        plan = self._get("install", "--simulate", "--no-install-recommends", package)
+        self._get("download", *re.findall(r"^Inst (\S+)", plan, re.MULTILINE))
+        return sorted(self._scratch.glob("*.deb"))
+
+    def _asked_for_by(self, package: str) -> list[str]:
+        return re.findall(r"Depends: <?([^\s:>]+)", _run("apt-cache", *self._options, "depends", package))
+
+    def _pretend_installed(self, names: Iterable[str]) -> None:
+        # They serve scripts that set the package up (perl, adduser), which never run here.
+        known = set(re.findall(r"^Package: (.+)$", self._status.read_text(encoding="utf-8"), re.MULTILINE))
+        with self._status.open("a", encoding="utf-8") as status:
+            status.writelines(_PRETENDED.format(name=name) for name in set(names) - known)
 
     def _get(self, *arguments: str) -> str:
-        return _run("apt-get", "-qq", *self._options, *arguments)
+        return _run("apt-get", "-q", *self._options, *arguments, folder=self._scratch)
 
 
 def _by_number(name: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", name)]
 
 
-def _run(*command: str) -> str:
+def _run(*command: str, folder: Path | None = None) -> str:
     environment = os.environ | {"LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
     try:
         done = subprocess.run(
             command,
+            cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -118,8 +134,9 @@ def _run(*command: str) -> str:
             check=True,
         )
     except subprocess.CalledProcessError as error:
-        complaints = [line for line in error.stderr.splitlines() if line.startswith(("E:", "dpkg"))]
-        raise AptFailed(f"{command[0]}: {' '.join(complaints or error.stderr.split()[-20:])}") from error
+        said = (error.stdout + error.stderr).splitlines()
+        complaints = [line.strip() for line in said if re.search(r"^(E:|dpkg)|Depends: .* but ", line)]
+        raise AptFailed(f"{command[0]}: {' '.join(complaints or said[-3:])}") from error
     except (OSError, subprocess.TimeoutExpired) as error:
         raise AptFailed(f"{command[0]}: {type(error).__name__}") from error
     return done.stdout

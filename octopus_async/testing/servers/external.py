@@ -30,7 +30,7 @@ class Server(Protocol):
         """The URL of the server for `DaoManager`."""
         ...
 
-    async def wait_ready(self, timeout: float = ...) -> None:  # noqa: ASYNC109 - see PrivateServer
+    async def wait_ready(self, timeout: float = ...) -> None:
         """Wait until the server answers; raises `Unavailable` when it does not."""
         ...
 
@@ -58,7 +58,7 @@ class ExternalServer:
     def __repr__(self) -> str:
         return f"<ExternalServer {self._parsed}>"
 
-    async def wait_ready(self, timeout: float = START_SECONDS) -> None:  # noqa: ASYNC109 - see PrivateServer
+    async def wait_ready(self, timeout: float = START_SECONDS) -> None:
         """Wait until every host of the URL answers.
 
         Args:

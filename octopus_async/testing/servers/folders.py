@@ -35,10 +35,11 @@ def spawn(
 
     It is killed when the thread that called this ends, where the system can do that.
     """
-    user = unprivileged()
+    prefix = _setpriv()
+    user = None if prefix else unprivileged()
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
-            [*_dying_with_us(), *command],
+            [*prefix, *command],
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL if stdin is None else stdin,
@@ -81,12 +82,17 @@ class ServerFolder:
 
 
 @cache
-def _dying_with_us() -> tuple[str, ...]:
-    # Part of util-linux, and so of every Debian and Ubuntu; a preexec_fn would not be safe beside threads.
-    setpriv = shutil.which("setpriv")
+def _setpriv() -> tuple[str, ...]:
+    """What changes a process into one that dies with us and is not root's; nothing where the system lacks it.
+
+    A preexec_fn, or the arguments of Popen, would fork us with all our memory, and the event loop waits.
+    """
+    setpriv = shutil.which("setpriv")  # of util-linux, and so in every Debian and Ubuntu
     if setpriv is None:
         return ()
-    prefix = (setpriv, "--pdeathsig", "KILL", "--")
+    user = unprivileged()
+    rights = () if user is None else (f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")
+    prefix = (setpriv, *rights, "--pdeathsig=KILL", "--")
     trial = subprocess.run([*prefix, setpriv, "--version"], capture_output=True, check=False)
     return prefix if trial.returncode == 0 else ()
 

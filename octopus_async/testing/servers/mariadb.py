@@ -23,7 +23,12 @@ _PROTOCOL_VERSION = 10
 _SYSTEM_TABLES = ("m*_system_tables.sql", "m*_performance_tables.sql", "m*_system_tables_data.sql")
 
 # A new data folder was made with these, so a running server needs them too.
-_SIZES = ("--innodb-log-file-size=32M", "--innodb-buffer-pool-size=64M", "--aria-pagecache-buffer-size=8M")
+_SIZES = (
+    "--innodb-log-file-size=32M",
+    "--innodb-buffer-pool-size=64M",
+    "--innodb-undo-tablespaces=0",
+    "--aria-pagecache-buffer-size=8M",
+)
 
 # Run at each start. The first root comes without a password: nobody else on the machine shall have it.
 _USERS = """\

@@ -106,7 +106,7 @@ class PrivateServer(abc.ABC):
         state = f"pid {self._process.pid}" if self._process and self.running else "not running"
         return f"<{type(self).__name__} on port {self._held.number if self._held else None}, {state}>"
 
-    async def start(self, timeout: float = START_SECONDS) -> None:  # noqa: ASYNC109 - it also names the log
+    async def start(self, timeout: float = START_SECONDS) -> None:
         """Start the process and wait until it answers. The first time, find the program and fill the folder.
 
         Args:
@@ -187,7 +187,7 @@ class PrivateServer(abc.ABC):
         self._living().send_signal(signal.SIGCONT)
         await self.wait_ready()
 
-    async def restart(self, timeout: float = START_SECONDS) -> None:  # noqa: ASYNC109 - see start
+    async def restart(self, timeout: float = START_SECONDS) -> None:
         """End the process in an orderly way where it runs, and start it on the same port and data.
 
         Raises what `start` raises.
@@ -196,7 +196,7 @@ class PrivateServer(abc.ABC):
             await self.terminate()
         await self.start(timeout)
 
-    async def wait_ready(self, timeout: float = START_SECONDS) -> None:  # noqa: ASYNC109 - see start
+    async def wait_ready(self, timeout: float = START_SECONDS) -> None:
         """Wait until the server answers.
 
         Args:
