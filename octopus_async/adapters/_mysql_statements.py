@@ -14,12 +14,12 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from zlib import crc32
 
-from octopus_async.adapters._sql.base import Query, split
+from octopus_async.adapters._sql.base import split
 from octopus_async.adapters._sql.batch import Change, Writes, side_rows_of, writes_of
-from octopus_async.adapters._sql.dialect import SIDE, VERSION
+from octopus_async.adapters._sql.dialect import SIDE
 from octopus_async.adapters._sql.table import Table
 from octopus_async.errors import InvalidRecord
-from octopus_async.record import NO_VERSION, Key, Operation
+from octopus_async.record import Key
 
 LOCKS = 4096
 """Lock rows: the more, the seldomer two keys share one."""
@@ -59,17 +59,12 @@ def written(sql: str, values: Iterable[object]) -> str:
     return sql % tuple(map(literal, values))
 
 
-def select(query: Query) -> str:
-    """A query with its values."""
-    return written(*query)
-
-
 def lock(keys: Iterable[Key], *, exclusive: bool) -> tuple[str, int]:
     """The statement that takes the lock rows of keys, and how many rows it has to count.
 
     They are taken in the order of the index, so that two batches never wait for each other.
     """
-    names = {_lock_name(key) for key in keys}
+    names = {lock_name(key) for key in keys}
     how = "FOR UPDATE" if exclusive else "LOCK IN SHARE MODE"
     return f"SELECT COUNT(*) FROM {SIDE} WHERE model = '' AND id IN {_listed(names)} {how}", len(names)
 
@@ -94,8 +89,11 @@ def writes(changes: Sequence[Change]) -> list[str]:
 
 
 def _written_to(table: Table, part: Writes) -> Iterator[str]:
-    yield from (written(table.delete, row) for row in part.deletes)
-    yield from (written(table.update, row) for row in part.updates)
+    yield from (written(table.delete, table.condition(id_)) for id_ in part.deletes)
+    if table.plain:
+        yield from _in_rows(table.insert % (), part.updates, table.overwrite % ())
+    else:
+        yield from (written(table.update, table.update_values(row)) for row in part.updates)
     yield from _in_rows(table.insert % (), part.inserts)
 
 
@@ -119,34 +117,8 @@ def probe(mark: str) -> str:
     return statement
 
 
-def create_alone(table: Table, operation: Operation, row: Sequence[object]) -> str:
-    """A create in one statement, which inserts a row unless a tombstone is as new.
-
-    Counting is what takes both locks, first that of the lock row; a create that finds more than the
-    lock row alone, or not even that, affects no row.
-    """
-    key = operation.key
-    return (
-        f"{written(table.create + table.row, row)} FROM DUAL WHERE 1 = (SELECT COUNT(*) FROM {SIDE} "
-        f"WHERE (model = '' AND id = {literal(_lock_name(key))}) OR (model = {literal(key.model)} "
-        f"AND id = {literal(key.id)} AND version >= {literal(operation.version)}) LOCK IN SHARE MODE)"
-    )
-
-
-def update_alone(table: Table, operation: Operation, values: Sequence[object], id_: object) -> str:
-    """An update in one statement, which affects a row that is older, and is the one expected."""
-    version = literal(operation.version)
-    stamp: tuple[object, ...] = (operation.version,)
-    text = table.update_keeping_born
-    if operation.born != NO_VERSION:
-        stamp, text = (operation.version, operation.born), table.update
-    statement = written(text, (*values, *stamp, *(id_,) * table.marks_per_id))
-    if operation.if_version is not None:
-        statement += f" AND {VERSION} = {literal(operation.if_version)}"
-    return f"{statement} AND ({VERSION} IS NULL OR {VERSION} < {version})"
-
-
-def _lock_name(key: Key) -> str:
+def lock_name(key: Key) -> str:
+    """The id of a key's lock row."""
     return f"lock {crc32(repr(tuple(key)).encode()) % LOCKS}"
 
 

@@ -12,7 +12,8 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import aiosqlite
 
@@ -93,14 +94,23 @@ class _Lane:
         self._set_up = set_up
         self.connection: aiosqlite.Connection | None = None
 
-    async def work(self, function: Function[T], job: Job) -> T:
-        connection = self.connection = self.connection or await self._connect(job)
-        try:
-            return await connection._execute(self._call, connection, function, job)  # type: ignore[no-any-return,no-untyped-call]  # noqa: SLF001
-        except Exception as error:
-            if primary_code(error) not in (*_HARMLESS, None) or connection.in_transaction:
-                await self.close()
-            raise
+    def start(self, function: Function[T], job: Job) -> asyncio.Future[T]:
+        """Hand a function to the thread; nothing that happens to its caller ends this future."""
+        if self.connection is None:
+            return asyncio.ensure_future(self._connect_and_run(function, job))
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.connection._tx.put_nowait((future, partial(self._call, self.connection, function, job)))  # noqa: SLF001
+        return future
+
+    async def _connect_and_run(self, function: Function[T], job: Job) -> T:
+        self.connection = await self._connect(job)
+        return await self.start(function, job)
+
+    def is_harmed_by(self, error: BaseException) -> bool:
+        """Whether the connection is not to be used again after that error."""
+        if self.connection is None:
+            return False
+        return primary_code(error) not in (*_HARMLESS, None) or self.connection.in_transaction
 
     async def _connect(self, job: Job) -> aiosqlite.Connection:
         # Not by its own waiting for locks, and without transactions of its own making.
@@ -154,7 +164,8 @@ class Lanes:
         self._lanes = [_Lane(path, set_up) for _ in range(size)]
         self._idle = list(self._lanes)
         self._slots = asyncio.Semaphore(size)
-        self._running: dict[asyncio.Task[object], tuple[_Lane, Job]] = {}
+        self._running: dict[asyncio.Future[Any], tuple[_Lane, Job]] = {}
+        self._closings: set[asyncio.Future[None]] = set()
         self._closed = False
 
     async def run(self, function: Function[T], job: Job) -> T:
@@ -172,7 +183,7 @@ class Lanes:
             self._slots.release()
             raise GivenUp
         lane = self._idle.pop()
-        work = asyncio.ensure_future(lane.work(function, job))
+        work = lane.start(function, job)
         self._running[work] = (lane, job)
         work.add_done_callback(self._finished)
         try:
@@ -188,7 +199,7 @@ class Lanes:
             await self._give_up(lane, job)
         if self._running:
             await asyncio.wait(list(self._running), timeout=seconds)
-        closings = [asyncio.ensure_future(lane.close()) for lane in self._lanes]
+        closings = {*self._closings, *(asyncio.ensure_future(lane.close()) for lane in self._lanes)}
         _, late = await asyncio.wait(closings, timeout=seconds)
         if late:
             _log.warning("%d connections to %s did not close within %g s", len(late), self._path, seconds)
@@ -197,7 +208,12 @@ class Lanes:
         job.given_up = True
         await lane.interrupt()
 
-    def _finished(self, work: asyncio.Task[object]) -> None:
+    def _finished(self, work: asyncio.Future[Any]) -> None:
         lane, _ = self._running.pop(work)
+        error = None if work.cancelled() else work.exception()
+        if error is not None and lane.is_harmed_by(error):
+            closing = asyncio.ensure_future(lane.close())
+            self._closings.add(closing)
+            closing.add_done_callback(self._closings.discard)
         self._idle.append(lane)
         self._slots.release()

@@ -14,7 +14,7 @@ import secrets
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain
-from typing import Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 from pymysql.err import MySQLError
 
@@ -24,7 +24,7 @@ from octopus_async.adapters._mysql_pool import Address, Connection, Pool, answer
 from octopus_async.adapters._sql import layout
 from octopus_async.adapters._sql.base import Query, SQLAdapter
 from octopus_async.adapters._sql.batch import Batch, Change
-from octopus_async.adapters._sql.dialect import MYSQL, SIDE
+from octopus_async.adapters._sql.dialect import MYSQL, OURS, SIDE
 from octopus_async.adapters._sql.table import Row, Table
 from octopus_async.backend import Capabilities
 from octopus_async.errors import (
@@ -34,7 +34,7 @@ from octopus_async.errors import (
     RecordRejected,
     SchemaMismatch,
 )
-from octopus_async.record import APPLIED, NO_VERSION, Kind, Mode, Operation, Outcome
+from octopus_async.record import APPLIED, Mode, Operation, Outcome
 from octopus_async.schema import Schema, Type
 from octopus_async.url import BackendURL
 
@@ -50,6 +50,14 @@ class _Call:
     """How far a call has come: whether what it sent may take effect."""
 
     sent = False
+
+
+class _Found(NamedTuple):
+    """A table that exists: its columns with their types, its engine, whether it was made by us."""
+
+    columns: dict[str, str]
+    engine: str
+    ours: bool
 
 
 class MySQLAdapter(SQLAdapter):
@@ -144,20 +152,24 @@ class MySQLAdapter(SQLAdapter):
         """
         self._tables.pop(schema.model, None)
         statements = {SIDE: MYSQL.side, schema.table: layout.create_table(schema, MYSQL) % ()}
-        found = await self._run(lambda connection: _columns_of(connection, statements))
+        found = await self._run(lambda connection: _found(connection, statements))
         missing = [name for name in statements if name not in found]
         if missing and not create:
             raise layout.no_table(self.name, schema.model, missing[0], statements[missing[0]])
         if missing:
             await self._run(lambda connection: connection.run([statements[name] for name in missing]))
-            found = await self._run(lambda connection: _columns_of(connection, statements))
-        columns, engine = found[schema.table]
-        if engine.upper() in _NO_TRANSACTIONS:
-            raise layout.no_transactions(self.name, schema, MYSQL, engine)
-        versioned = layout.check_columns(self.name, schema, MYSQL, columns)
-        exact = schema.id_type is not Type.TEXT or "binary" in columns.get(schema.id_column.lower(), "")
+            found = await self._run(lambda connection: _found(connection, statements))
+        there = found[schema.table]
+        if there.engine.upper() in _NO_TRANSACTIONS:
+            raise layout.no_transactions(self.name, schema, MYSQL, there.engine)
         await self._insistently(self._make_locks)
-        self._tables[schema.model] = Table(schema, MYSQL, versioned=versioned, exact=exact)
+        self._tables[schema.model] = Table(
+            schema,
+            MYSQL,
+            versioned=layout.check_columns(self.name, schema, MYSQL, there.columns),
+            exact=schema.id_type is not Type.TEXT or "binary" in there.columns[schema.id_column.lower()],
+            plain=there.ours and len(there.columns) == len(schema.columns) + 3,
+        )
 
     async def _make_locks(self) -> None:
         ((rows, _),) = await self._run(lambda connection: connection.run([sql.COUNT_LOCKS]))
@@ -171,7 +183,7 @@ class MySQLAdapter(SQLAdapter):
         await self._run(lambda connection: connection.run(["SELECT 1"]))
 
     async def _select(self, queries: Sequence[Query]) -> Sequence[Sequence[Row]]:
-        statements = [sql.select(query) for query in queries]
+        statements = [sql.written(*query) for query in queries]
         results = await self._run(lambda connection: connection.run(statements))
         return [result.rows for result in results]
 
@@ -201,27 +213,18 @@ class MySQLAdapter(SQLAdapter):
         """Try the one statement; if it has no effect the transaction finds out why."""
         call = _Call()
         try:
-            statement = self._alone(operation, mode)
-            if statement is None:
+            query = self._alone(operation, mode)
+            if query is None:
                 return False
+            statement = sql.written(*query)
             call.sent = True
             ((_, affected),) = await self._run(lambda connection: connection.run([statement]), call)
         except RecordRejected:
             return False
         return affected == 1
 
-    def _alone(self, operation: Operation, mode: Mode) -> str | None:
-        table = self._table(operation.key.model)
-        if not table.versioned or mode is Mode.REPLAY or operation.fields is None:
-            return None
-        if_version = operation.if_version if mode is Mode.LIVE else None
-        id_, values = table.id_of(operation.key), table.values(operation.fields)
-        if operation.kind is Kind.UPDATE and if_version != NO_VERSION:
-            return sql.update_alone(table, operation._replace(if_version=if_version), values, id_)
-        if operation.kind is Kind.CREATE and if_version is None:
-            row = (id_, *values, operation.version, operation.born or None)
-            return sql.create_alone(table, operation, row)
-        return None
+    def _unless_dead(self, operation: Operation) -> tuple[object, ...]:
+        return (sql.lock_name(operation.key), *super()._unless_dead(operation))
 
     async def _apply_together(
         self, operations: Sequence[Operation], mode: Mode, *, singly: bool
@@ -321,11 +324,9 @@ def _tls_of(url: BackendURL) -> ssl.SSLContext | None:
     return context
 
 
-async def _columns_of(
-    connection: Connection, statements: dict[str, str]
-) -> dict[str, tuple[dict[str, str], str]]:
-    """The columns with their types, and the engine, of the tables that exist."""
-    found: dict[str, tuple[dict[str, str], str]] = {}
+async def _found(connection: Connection, statements: dict[str, str]) -> dict[str, _Found]:
+    """Those of the tables that exist."""
+    found: dict[str, _Found] = {}
     for name in statements:
         table = "`" + name.replace("`", "``") + "`"
         try:
@@ -334,7 +335,8 @@ async def _columns_of(
             if answer_code(error) != NO_SUCH_TABLE:
                 raise
             continue
-        engine = re.search(r"\) ENGINE=(\w+)", made.rows[0][1])
+        text = made.rows[0][1]
+        engine = re.search(r"\) ENGINE=(\w+)", text)
         types = {field.lower(): type_.lower() for field, type_, *_ in columns.rows}
-        found[name] = types, engine[1] if engine else ""
+        found[name] = _Found(types, engine[1] if engine else "", f"COMMENT='{OURS}'" in text)
     return found

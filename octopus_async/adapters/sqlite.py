@@ -32,7 +32,7 @@ from octopus_async.errors import (
     RecordRejected,
     SchemaMismatch,
 )
-from octopus_async.record import Mode, Operation, Outcome, rejected
+from octopus_async.record import APPLIED, Mode, Operation, Outcome, rejected
 from octopus_async.schema import Schema
 from octopus_async.url import BackendURL
 
@@ -197,17 +197,34 @@ class SQLiteAdapter(SQLAdapter):
     def _apply(
         self, raw: sqlite3.Connection, job: Job, operations: Sequence[Operation], mode: Mode
     ) -> list[Outcome]:
-        singly = len(operations) == 1
+        alone = len(operations) == 1
         try:
-            return self._attempt(raw, job, Batch(operations, self._table, mode), singly=singly)
+            if alone and self._apply_alone(raw, job, operations[0], mode):
+                return [APPLIED]
+            return self._attempt(raw, job, Batch(operations, self._table, mode), singly=alone)
         except RecordRejected as error:
             # A single one is refused like this by what is checked at its commit alone.
-            if singly:
+            if alone:
                 return [rejected(error)]
         try:
             return self._attempt(raw, job, Batch(operations, self._table, mode), singly=True)
         except RecordRejected:
             return [self._apply(raw, job, [operation], mode)[0] for operation in operations]
+
+    def _apply_alone(self, raw: sqlite3.Connection, job: Job, operation: Operation, mode: Mode) -> bool:
+        """Try the one statement; if it has no effect the transaction finds out why."""
+        try:
+            query = self._alone(operation, mode)
+            if query is None:
+                return False
+            job.committing = True
+            return job.patiently(lambda: raw.execute(*query), self._busy_timeout).rowcount == 1
+        except InvalidRecord:
+            return False
+        except _DRIVER_ERRORS as error:
+            if isinstance(translate(error, self.name, sent=True), RecordRejected):
+                return False
+            raise
 
     def _attempt(self, raw: sqlite3.Connection, job: Job, batch: Batch, *, singly: bool) -> list[Outcome]:
         with self._transaction(raw, job):
@@ -325,7 +342,11 @@ def _load(raw: sqlite3.Connection, batch: Batch, table: Table, ids: Sequence[obj
 def _write(raw: sqlite3.Connection, changes: Sequence[Change]) -> None:
     for writes in writes_of(changes):
         table = writes.table
-        raw.executemany(table.delete, writes.deletes)
-        raw.executemany(table.update, writes.updates)
-        raw.executemany(f"{table.insert}({table.row})", writes.inserts)
-    raw.executemany(_SIDE_WRITE, side_rows_of(changes))
+        if writes.deletes:
+            raw.executemany(table.delete, map(table.condition, writes.deletes))
+        if writes.updates:
+            raw.executemany(table.update, map(table.update_values, writes.updates))
+        if writes.inserts:
+            raw.executemany(f"{table.insert}({table.row})", writes.inserts)
+    if side_rows := side_rows_of(changes):
+        raw.executemany(_SIDE_WRITE, side_rows)

@@ -6,11 +6,11 @@ import abc
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
-from octopus_async.adapters._sql.dialect import SIDE, Dialect
+from octopus_async.adapters._sql.dialect import SIDE, VERSION, Dialect
 from octopus_async.adapters._sql.table import Row, Table
 from octopus_async.backend import Answer, Capabilities
 from octopus_async.errors import InvalidRecord, SchemaMismatch
-from octopus_async.record import Key, Record
+from octopus_async.record import NO_VERSION, Fields, Key, Kind, Mode, Operation, Record
 
 T = TypeVar("T")
 
@@ -78,6 +78,43 @@ class SQLAdapter(abc.ABC):
             records = map(table.record, rows)
             found.update((record.key, record) for record in records)
         return [found.get(key) for key in keys]
+
+    def _alone(self, operation: Operation, mode: Mode) -> Query | None:
+        """A live create or update as one statement that affects one row, or has no effect.
+
+        A create inserts its row unless a tombstone is as new; an update changes a row that is older,
+        and is the one expected. None for what needs a transaction. Raises `InvalidRecord`.
+        """
+        table = self._table(operation.key.model)
+        if not table.versioned or mode is Mode.REPLAY or operation.fields is None:
+            return None
+        if_version = operation.if_version if mode is Mode.LIVE else None
+        if operation.kind is Kind.UPDATE and if_version != NO_VERSION:
+            return self._update_alone(table, operation, operation.fields, if_version)
+        if operation.kind is Kind.CREATE and if_version is None:
+            row = (table.id_of(operation.key), *table.values(operation.fields))
+            stamp = (operation.version, operation.born or None)
+            return Query(table.create, (*row, *stamp, *self._unless_dead(operation)))
+        return None
+
+    def _update_alone(
+        self, table: Table, operation: Operation, fields: Fields, if_version: str | None
+    ) -> Query:
+        mark = self._dialect.mark
+        condition = f" AND ({VERSION} IS NULL OR {VERSION} < {mark})"
+        bounds: tuple[object, ...] = (operation.version,)
+        if if_version is not None:
+            condition += f" AND {VERSION} = {mark}"
+            bounds = (operation.version, if_version)
+        id_ = table.condition(table.id_of(operation.key))
+        values = (*table.values(fields), operation.version)
+        if operation.born == NO_VERSION:
+            return Query(table.update_keeping_born + condition, (*values, *id_, *bounds))
+        return Query(table.update + condition, (*values, operation.born, *id_, *bounds))
+
+    def _unless_dead(self, operation: Operation) -> tuple[object, ...]:
+        """The values that the dialect's ``unless_dead`` binds."""
+        return (*operation.key, operation.version)
 
     def _reading(self, table: Table, ids: Sequence[object]) -> Query:
         return Query(f"{table.read}({self._marks(ids)})", (*table.leading(), *ids))

@@ -49,10 +49,10 @@ class Change(NamedTuple):
 
 
 class Writes(NamedTuple):
-    """The rows that changes come to, in one table."""
+    """What changes come to in one table: ids to delete, and rows that begin with their id."""
 
     table: Table
-    deletes: list[tuple[object, ...]]
+    deletes: list[object]
     updates: list[tuple[object, ...]]
     inserts: list[tuple[object, ...]]
 
@@ -168,14 +168,12 @@ def writes_of(changes: Sequence[Change]) -> list[Writes]:
         table = change.table
         writes = by_table.setdefault(table, Writes(table, [], [], []))
         stamp = (change.operation.version, change.born or None) if table.versioned else ()
-        ids = (change.id,) * table.marks_per_id
         if change.values is None:
             if change.over:
-                writes.deletes.append(ids)
-        elif change.over:
-            writes.updates.append((*change.values, *stamp, *ids))
+                writes.deletes.append(change.id)
         else:
-            writes.inserts.append((change.id, *change.values, *stamp))
+            rows = writes.updates if change.over else writes.inserts
+            rows.append((change.id, *change.values, *stamp))
     return list(by_table.values())
 
 

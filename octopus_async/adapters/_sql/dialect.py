@@ -13,6 +13,8 @@ SIDE = "octopus_versions"
 """The side table: tombstones, the versions of mapped tables, and the reserved rows."""
 VERSION, BORN = "octopus_version", "octopus_born"
 """The columns that a table of ours has beside the model's."""
+OURS = "made by octopus_async"
+"""The comment of a table of ours, in MySQL."""
 
 _VARCHAR_LIMIT = 500  # characters; a few dozen of them fit MySQL's limit for a row
 
@@ -32,6 +34,7 @@ class Dialect:
         version_type: the type of a version's column of ours.
         suffix: what ends a statement that creates a table.
         side: the statement that creates the side table.
+        unless_dead: ends an INSERT .. SELECT, so that it inserts nothing where a tombstone is as new.
     """
 
     quote: Callable[[str], str]
@@ -44,6 +47,7 @@ class Dialect:
     version_type: str
     suffix: str
     side: str
+    unless_dead: str
 
 
 def _quote_sqlite(name: str) -> str:
@@ -83,6 +87,7 @@ SQLITE = Dialect(
         f"CREATE TABLE IF NOT EXISTS {SIDE} (model TEXT NOT NULL, id TEXT NOT NULL, version TEXT NOT NULL, "
         "born TEXT NOT NULL, deleted INTEGER NOT NULL, PRIMARY KEY (model, id)) WITHOUT ROWID"
     ),
+    unless_dead=f" WHERE NOT EXISTS (SELECT 1 FROM {SIDE} WHERE model = ? AND id = ? AND version >= ?)",
 )
 
 _ASCII = "CHARACTER SET ascii COLLATE ascii_bin"
@@ -128,10 +133,15 @@ MYSQL = Dialect(
     # Other collations take key, KEY, "key " and kéy for one id.
     id_types={Type.INTEGER: "BIGINT", Type.TEXT: "VARBINARY(1024)", Type.UUID: f"CHAR(36) {_ASCII}"},
     version_type=f"CHAR(26) {_ASCII}",
-    suffix=" ENGINE=InnoDB",
+    suffix=f" ENGINE=InnoDB COMMENT='{OURS}'",
     side=(
         f"CREATE TABLE IF NOT EXISTS {SIDE} (model VARBINARY(255) NOT NULL, id VARBINARY(1024) NOT NULL, "
         f"version CHAR(26) {_ASCII} NOT NULL, born CHAR(26) {_ASCII} NOT NULL, deleted BOOLEAN NOT NULL, "
         "PRIMARY KEY (model, id)) ENGINE=InnoDB"
+    ),
+    # Counting takes two locks, first that of the key's lock row, which is the one row to be found.
+    unless_dead=(
+        f" FROM DUAL WHERE 1 = (SELECT COUNT(*) FROM {SIDE} WHERE (model = '' AND id = %s) "
+        "OR (model = %s AND id = %s AND version >= %s) LOCK IN SHARE MODE)"
     ),
 )

@@ -28,21 +28,27 @@ class Table:
         dialect: how statements are written there.
         versioned: whether it has our columns; otherwise its versions live in the side table.
         exact: whether its id column tells apart any two ids; otherwise each condition says so.
+        plain: whether it is as we create it, so that an insert over a row can do nothing unexpected.
 
     Attributes:
         read: selects rows for `record`, to be followed by a list of ids.
         page: the same, to be followed by further conditions, order and limit.
         states: selects id, version and born; to be followed by a list of ids.
         insert: up to and without the row, which is `row`.
+        create: inserts one row unless a tombstone is as new.
         update: sets everything and ends with the condition on the id.
         update_keeping_born: the same without born.
         delete: ends with the condition on the id.
+        overwrite: what follows the rows of an insert that is to change the rows that are there.
     """
 
-    def __init__(self, schema: Schema, dialect: Dialect, *, versioned: bool, exact: bool = True) -> None:
+    def __init__(
+        self, schema: Schema, dialect: Dialect, *, versioned: bool, exact: bool = True, plain: bool = False
+    ) -> None:
         self.schema = schema
         self.model = schema.model
         self.versioned = versioned
+        self.plain = plain
         self._fields = [column.field for column in schema.columns]
         codecs = [dialect.codecs.get(column.type) for column in schema.columns]
         self._encoders = [
@@ -73,22 +79,31 @@ class Table:
         self.read = f"{self.page}{self.id} IN "
         self.states = f"SELECT {id_}, {', '.join(ours) or 'NULL, NULL'} FROM {table} WHERE {id_} IN "
         self.insert = f"INSERT INTO {table} ({', '.join([id_, *own])}) VALUES "
-        self.create = f"INSERT INTO {table} ({', '.join([id_, *own])}) SELECT "
         self.row = ", ".join([mark] * (len(own) + 1))
+        self.create = f"INSERT INTO {table} ({', '.join([id_, *own])}) SELECT {self.row}{dialect.unless_dead}"
         self._set_statements(table, id_, own, mark, "" if exact else f" AND {dialect.exactly.format(id_)}")
 
     def _set_statements(self, table: str, id_: str, own: list[str], mark: str, exactly: str) -> None:
-        self.marks_per_id = 2 if exactly else 1
+        self._marks_per_id = 2 if exactly else 1
         where = f" WHERE {id_} = {mark}{exactly}"
         all_ = ", ".join(f"{name} = {mark}" for name in own)
         without_born = ", ".join(f"{name} = {mark}" for name in own[:-1])
         self.update = f"UPDATE {table} SET {all_ or f'{id_} = {id_}'}{where}"
         self.update_keeping_born = f"UPDATE {table} SET {without_born}{where}"
         self.delete = f"DELETE FROM {table}{where}"
+        self.overwrite = " ON DUPLICATE KEY UPDATE " + ", ".join(f"{name} = VALUES({name})" for name in own)
 
     def leading(self) -> tuple[object, ...]:
         """The values that `read` and `page` bind before all others."""
         return (self.model,) if self._joins_side else ()
+
+    def condition(self, id_: object) -> tuple[object, ...]:
+        """The values that the condition of `update` and `delete` binds."""
+        return (id_,) * self._marks_per_id
+
+    def update_values(self, row: Sequence[object]) -> tuple[object, ...]:
+        """The values that `update` binds for a row that begins with its id."""
+        return (*row[1:], *self.condition(row[0]))
 
     def id_of(self, key: Key) -> object:
         """The value of the id's column. Raises `InvalidRecord` if the key can't have one."""
