@@ -104,6 +104,7 @@ class MariaDBServer(PrivateServer):
             f"--max-connections={self._max_connections}",
             "--character-set-server=utf8mb4",
             "--innodb-flush-log-at-trx-commit=1",
+            "--skip-ssl",  # from 11.4 on it would make a key at each start, which takes up to seconds
         ]
 
 
