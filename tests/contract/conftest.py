@@ -9,6 +9,7 @@ import pytest
 
 from octopus_async.adapters.memcache import MemcacheAdapter
 from octopus_async.adapters.memory import MemoryAdapter
+from octopus_async.adapters.mysql import MySQLAdapter
 from octopus_async.adapters.sqlite import SQLiteAdapter
 from octopus_async.backend import Adapter
 from octopus_async.guard import Guard, GuardPolicy
@@ -34,6 +35,16 @@ def sqlite(tmp_path: Path) -> Adapter:
 @pytest.fixture
 def sqlite_nowhere(tmp_path: Path) -> Adapter:
     return SQLiteAdapter(str(tmp_path / "missing" / "contract.sqlite3"))
+
+
+@pytest.fixture
+def mysql(mariadb_server: Server) -> Adapter:
+    return MySQLAdapter.from_url(BackendURL.parse(mariadb_server.url))
+
+
+@pytest.fixture
+def mysql_nowhere(unused_tcp_port: int) -> Adapter:
+    return MySQLAdapter(host="127.0.0.1", port=unused_tcp_port, user="octopus", database="octopus")
 
 
 @pytest.fixture

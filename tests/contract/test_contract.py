@@ -40,7 +40,7 @@ class TestCaches(CacheContract):
 
 
 class TestDurableBackends(DurableContract, ScanContract):
-    @pytest.fixture(params=["memory", "sqlite"])
+    @pytest.fixture(params=["memory", "sqlite", "mysql"])
     def bare(self, request: pytest.FixtureRequest) -> Adapter:
         found: Adapter = request.getfixturevalue(request.param)
         return found
