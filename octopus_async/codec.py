@@ -129,10 +129,15 @@ def _encode_integer(value: Any) -> int:  # noqa: ANN401 - checked here
 
 def _encode_real(value: Any) -> float:  # noqa: ANN401 - checked here
     _expect(value, float, int)
-    if not math.isfinite(value):
-        msg = f"is {value}, which not every database stores"
+    try:
+        real = float(value)
+    except OverflowError:
+        msg = "is past the range of a double"
+        raise ValueError(msg) from None
+    if not math.isfinite(real):
+        msg = f"is {real}, which not every database stores"
         raise ValueError(msg)
-    return float(value)
+    return real
 
 
 def _encode_boolean(value: Any) -> bool:  # noqa: ANN401 - checked here

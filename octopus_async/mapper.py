@@ -85,7 +85,7 @@ class Mapper(Generic[M]):
 
     def key_of(self, model: M) -> Key:
         """The key of a model."""
-        return self.key(model.__dict__["id"])
+        return self.key(model.__dict__.get("id"))
 
     def encode(self, model: M, updated_at: datetime, *, create: bool) -> tuple[dict[str, Value], bytes]:
         """Take a snapshot of a model as fields and as JSON.
@@ -170,11 +170,9 @@ class Mapper(Generic[M]):
         return payload
 
     def _id_text(self, id_: object) -> str:
+        if self.schema.id_type is Type.INTEGER and not -INTEGER_LIMIT <= cast("int", id_) < INTEGER_LIMIT:
+            raise self._invalid("id", "is past 64 bits")
         text = str(id_)
-        if self.schema.id_type is Type.INTEGER:
-            if not -INTEGER_LIMIT <= cast("int", id_) < INTEGER_LIMIT:
-                raise self._invalid("id", "is past 64 bits")
-            return text
         try:
             length = len(text.encode())
         except UnicodeEncodeError:
