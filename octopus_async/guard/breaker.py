@@ -141,20 +141,23 @@ class Breaker:
         slow = self.policy.slow_after is not None and seconds > self.policy.slow_after
         if not slow:
             self._in_a_row = 0
-        self._count(bad=slow, reason="slow calls")
+        self._count(bad=slow)
+        if slow:
+            self._judge_rate("slow calls")
 
     def failed(self, generation: int, failure: Failure, reason: str = "") -> None:
         """A call that began in ``generation`` failed for the backend's fault."""
         if generation != self._generation or self.state is State.DISABLED:
             return
         self._in_a_row += 1
+        self._count(bad=True)
         reason = reason or failure.value
         if failure is Failure.REFUSED:
             self._open(reason)
         elif self._in_a_row >= self.policy.failures_in_a_row:
             self._open(f"{self._in_a_row} in a row: {reason}")
         else:
-            self._count(bad=True, reason=reason)
+            self._judge_rate(reason)
 
     @property
     def retry_in(self) -> float:
@@ -226,14 +229,16 @@ class Breaker:
         self._forget_before(self._now() - self.policy.window)
         return BreakerStatistics(self.state, len(self._calls), self._bad, self._in_a_row, self.retry_in)
 
-    def _count(self, *, bad: bool, reason: str) -> None:
+    def _count(self, *, bad: bool) -> None:
         now = self._now()
         self._calls.append((now, bad))
         self._bad += bad
         self._forget_before(now - self.policy.window)
-        enough = len(self._calls) >= self.policy.minimum_calls
-        if bad and enough and self._bad >= self.policy.bad_rate * len(self._calls):
-            self._open(f"{self._bad} of {len(self._calls)} calls were bad, the last: {reason}")
+
+    def _judge_rate(self, last: str) -> None:
+        calls = len(self._calls)
+        if calls >= self.policy.minimum_calls and self._bad >= self.policy.bad_rate * calls:
+            self._open(f"{self._bad} of {calls} calls were bad, the last: {last}")
 
     def _forget_before(self, moment: float) -> None:
         calls = self._calls
