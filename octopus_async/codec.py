@@ -10,7 +10,7 @@ import base64
 import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from enum import Enum
 from typing import Annotated, Any, cast, get_args
 from uuid import UUID
@@ -230,16 +230,14 @@ _ENCODERS: dict[Type, Callable[[Any], Value]] = {
 }
 
 
-def decoder_of(column: Column, info: FieldInfo) -> Callable[[Any], Any] | None:
-    """A function that gives the model's value; None where the stored value is it already."""
-    annotation = info.annotation
-    scalar = _DECODERS.get(column.type)
-    if column.type is Type.JSON or _is_enumerated(annotation):
-        adapter = _type_adapter(column, info)
-        return adapter.validate_python
-    if column.nullable:
-        return None if scalar is None else lambda value: None if value is None else scalar(value)
-    return _not_none if scalar is None else scalar
+def decoder_of(column: Column, info: FieldInfo) -> Callable[[Any], Any]:
+    """A function that gives the model's value of what `encoder_of` made, or raises ValueError."""
+    if column.type is Type.JSON or _is_enumerated(info.annotation):
+        return _type_adapter(column, info).validate_python
+    decode = _DECODERS[column.type]
+    if not column.nullable:
+        return decode
+    return lambda value: None if value is None else decode(value)
 
 
 def _is_enumerated(annotation: Any) -> bool:  # noqa: ANN401 - annotations have no type
@@ -247,20 +245,65 @@ def _is_enumerated(annotation: Any) -> bool:  # noqa: ANN401 - annotations have 
     return any(isinstance(part, type) and issubclass(part, Enum) for part in parts)
 
 
-def _not_none(value: Any) -> Any:  # noqa: ANN401 - any stored value
-    if value is None:
+def _exactly(kind: type) -> Callable[[Any], Any]:
+    def decode(value: Any) -> Any:  # noqa: ANN401 - a stored value
+        if type(value) is not kind:
+            raise ValueError
+        return value
+
+    return decode
+
+
+def _from_text(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
+    def decode(value: Any) -> Any:  # noqa: ANN401 - a stored value
+        if type(value) is not str:
+            raise ValueError
+        return parse(value)
+
+    return decode
+
+
+def _decode_real(value: Any) -> float:  # noqa: ANN401 - a stored value
+    if type(value) not in (float, int):
         raise ValueError
-    return value
+    return _encode_real(value)
+
+
+def _decode_binary(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)
+
+
+def _decode_timestamp(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError
+    return moment
+
+
+def _decode_local_timestamp(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is not None:
+        raise ValueError
+    return moment
+
+
+def _decode_decimal(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation as error:
+        raise ValueError from error
 
 
 _DECODERS: dict[Type, Callable[[Any], Any]] = {
-    Type.BINARY: base64.b64decode,
-    Type.TIMESTAMP: datetime.fromisoformat,
-    Type.LOCAL_TIMESTAMP: datetime.fromisoformat,
-    Type.DATE: date.fromisoformat,
-    Type.TIME: time.fromisoformat,
-    Type.DECIMAL: Decimal,
-    Type.UUID: UUID,
-    Type.REAL: float,
-    Type.BOOLEAN: bool,
+    Type.TEXT: _exactly(str),
+    Type.INTEGER: _exactly(int),
+    Type.REAL: _decode_real,
+    Type.BOOLEAN: _exactly(bool),
+    Type.BINARY: _from_text(_decode_binary),
+    Type.TIMESTAMP: _from_text(_decode_timestamp),
+    Type.LOCAL_TIMESTAMP: _from_text(_decode_local_timestamp),
+    Type.DATE: _from_text(date.fromisoformat),
+    Type.TIME: _from_text(time.fromisoformat),
+    Type.DECIMAL: _from_text(_decode_decimal),
+    Type.UUID: _from_text(UUID),
 }
