@@ -6,7 +6,6 @@ an `InvalidRecord` that names the field, before anything is sent.
 
 from __future__ import annotations
 
-import base64
 import types
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time
@@ -118,12 +117,12 @@ class Mapper(Generic[M]):
         if fields is None:
             msg = f"{record.key} is a tombstone"
             raise InvalidRecord(msg)
-        values: dict[str, Any] = {"id": self._decode_id(record.key.id)}
+        values: dict[str, Any] = {}
         try:
+            values["id"] = self._decode_id(record.key.id)
             for name, decode in self._decoders.items():
-                value = fields[name]
-                values[name] = value if decode is None else decode(value)
-        except (KeyError, TypeError, ValueError):
+                values[name] = decode(fields[name])
+        except (KeyError, ValueError):
             values = self._validate_anew(record.key, fields)
         return cast("M", self._builder.build(values, Stamp(record.version, record.born)))
 
@@ -143,17 +142,20 @@ class Mapper(Generic[M]):
 
     def _validate_anew(self, key: Key, fields: Mapping[str, Value]) -> dict[str, Any]:
         """A record written under an older form of the class, or by others, goes the long way."""
-        known = self._decoders
-        stored = {name: value for name, value in fields.items() if name in known}
-        for column in self.schema.columns:
-            value = stored.get(column.field)
-            if column.type is Type.BINARY and isinstance(value, str):
-                stored[column.field] = base64.b64decode(value)
+        stored = {**fields, "id": key.id}
+        values: dict[str, Any] = {}
+        for name, decode in {"id": self._decode_id, **self._decoders}.items():
+            if name in stored:
+                try:
+                    values[name] = decode(stored[name])
+                except ValueError:
+                    values[name] = stored[name]  # pydantic may still see a meaning in it
         try:
-            model = self.model.model_validate({**stored, "id": self._decode_id(key.id)})
+            model = self.model.model_validate(values, by_alias=False, by_name=True)
         except ValidationError as error:
-            at_fault = sorted({str(item["loc"][0]) for item in error.errors() if item["loc"]})
-            msg = f"the stored {key} does not fit the class {self.model.__name__}: {', '.join(at_fault)}"
+            at_fault = ", ".join(sorted({str(item["loc"][0]) for item in error.errors() if item["loc"]}))
+            problem = at_fault or "its validators refuse it"
+            msg = f"the stored {key} does not fit the class {self.model.__name__}: {problem}"
             raise InvalidRecord(msg) from None
         return dict(model.__dict__)
 

@@ -8,16 +8,16 @@ import json
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 import pytest
-from pydantic import Field, NaiveDatetime, create_model
+from pydantic import Field, NaiveDatetime, create_model, model_validator
 
 from octopus_async.errors import InvalidRecord
 from octopus_async.mapper import MAX_ID_BYTES, Mapper
 from octopus_async.model import KeyedModel, Model
-from octopus_async.record import Record, Value
+from octopus_async.record import Key, Record, Value
 
 MOMENT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 LATER = datetime(2026, 2, 1, tzinfo=UTC)
@@ -189,3 +189,153 @@ def test_a_model_without_its_id_is_refused() -> None:
 def test_any_other_text_is_an_id(id_: str) -> None:
     mapper = Mapper(Named)
     assert mapper.decode(stored(mapper, Named(id=id_))).id == id_
+
+
+# -- records that others wrote, or an older form of the class ------------------------------------
+
+
+@pytest.mark.parametrize(
+    "field", [column.field for column in everything.schema.columns if not column.nullable], ids=str
+)
+def test_null_in_a_column_that_takes_none_is_no_record_of_the_class(field: str) -> None:
+    message = refusal(lambda: read(**{field: None}))
+    assert message.endswith(f"does not fit the class Everything: {field}")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("text", 5),
+        ("text", [1]),
+        ("integer", "x"),
+        ("integer", 1.5),
+        ("real", "x"),
+        ("real", {}),
+        ("boolean", "maybe"),
+        ("boolean", 7),
+        ("binary", 5),
+        ("moment", "x"),
+        ("local", "2026-01-01T00:00:00.000000Z"),
+        ("day", "2026-13-01"),
+        ("clock", 1 << 40),
+        ("decimal", "x"),
+        ("decimal", [1]),
+        ("uuid", 5),
+        ("uuid", "x"),
+        ("numbers", ["x"]),
+        ("maybe", 5),
+    ],
+    ids=str,
+)
+def test_a_value_of_another_type_is_never_passed_on(field: str, value: Value) -> None:
+    message = refusal(lambda: read(**{field: value}))
+    assert message.endswith(f"does not fit the class Everything: {field}")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "meant"),
+    [
+        ("integer", "12", 12),
+        ("real", 1, 1.0),
+        ("boolean", "false", False),
+        ("boolean", 0, False),
+        ("binary", "no base64!", b"no base64!"),
+        ("moment", "2026-01-31T13:00:00+01:00", MOMENT),
+        ("decimal", 5, Decimal(5)),
+        ("uuid", str(UUID(int=9)).upper(), UUID(int=9)),
+    ],
+    ids=str,
+)
+def test_a_value_of_another_type_that_can_be_understood_is(field: str, value: Value, meant: object) -> None:
+    found = getattr(read(**{field: value}), field)
+    assert (found, type(found)) == (meant, type(meant))
+
+
+def test_a_field_that_was_added_has_its_default() -> None:
+    class Old(Model, name="Book"):
+        title: str
+
+    class New(Model, name="Book"):
+        title: str
+        pages: int = 100
+        tags: list[str] = Field(default_factory=lambda: ["new"])
+
+    record = stored(Mapper(Old), Old(title="Emma"))
+    book = Mapper(New).decode(record)
+    assert (book.title, book.pages, book.tags, book.version) == ("Emma", 100, ["new"], "v")
+
+
+def test_a_field_that_was_added_without_a_default_is_named() -> None:
+    class Old(Model, name="Book"):
+        title: str
+
+    class New(Model, name="Book"):
+        title: str
+        pages: int
+
+    record = stored(Mapper(Old), Old(title="Emma"))
+    assert refusal(lambda: Mapper(New).decode(record)).endswith("does not fit the class New: pages")
+
+
+def test_a_field_that_was_removed_is_left_out_even_where_extra_ones_are_forbidden() -> None:
+    class Old(Model, name="Book"):
+        title: str
+        pages: int
+
+    class New(Model, name="Book", extra="forbid"):
+        title: str
+
+    book = Mapper(New).decode(stored(Mapper(Old), Old(title="Emma", pages=1)))
+    assert "pages" not in vars(book)
+
+
+def test_an_older_form_is_understood_by_names_whatever_the_aliases() -> None:
+    class Old(Model, name="Book"):
+        title: str = Field(alias="headline")
+
+    class New(Model, name="Book"):
+        title: str = Field(alias="headline")
+        pages: int = 100
+
+    book = Mapper(New).decode(stored(Mapper(Old), Old(headline="Emma")))
+    assert (book.title, book.pages) == ("Emma", 100)
+
+
+def test_an_older_form_is_understood_by_a_strict_model() -> None:
+    class Old(Model, name="Book", strict=True):
+        read_at: datetime = MOMENT
+        dates: list[date] = Field(default=[date(2026, 1, 1)])
+
+    class New(Old, name="Book", strict=True):
+        pages: int = 100
+
+    book = Mapper(New).decode(stored(Mapper(Old), Old()))
+    assert (book.read_at, book.dates, book.pages) == (MOMENT, [date(2026, 1, 1)], 100)
+
+
+def test_a_validator_of_the_whole_model_is_named_when_an_older_form_does_not_pass_it() -> None:
+    class Old(Model, name="Book"):
+        title: str
+
+    class New(Old, name="Book"):
+        pages: int = 0
+
+        @model_validator(mode="after")
+        def has_pages(self) -> Self:
+            assert self.pages, "a secret of the record"
+            return self
+
+    record = stored(Mapper(Old), Old(title="Emma"))
+    message = refusal(lambda: Mapper(New).decode(record))
+    assert message.endswith("does not fit the class New: its validators refuse it")
+
+
+def test_a_key_that_is_no_id_of_the_class_is_no_record_of_it() -> None:
+    record = stored(everything, Everything())
+    strange = record._replace(key=Key("Everything", "no uuid"))
+    assert refusal(lambda: everything.decode(strange)).endswith("does not fit the class Everything: id")
+
+
+def test_a_tombstone_is_no_model() -> None:
+    record = stored(everything, Everything())._replace(fields=None)
+    assert refusal(lambda: everything.decode(record)).endswith("is a tombstone")
