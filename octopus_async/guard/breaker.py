@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+_SLICES = 20
+
 
 class State(Enum):
     """Where a breaker stands."""
@@ -42,7 +44,7 @@ class BreakerPolicy:
 
     Attributes:
         failures_in_a_row: timeouts or errors, one after the other, that open it.
-        window: how far back the rate of bad calls looks.
+        window: how far back the rate of bad calls looks, to a twentieth of it.
         minimum_calls: how many calls the window has to hold before the rate counts.
         bad_rate: the share of failed or slow calls that opens it.
         slow_after: a call that takes longer counts as bad; None for never.
@@ -89,6 +91,17 @@ class BreakerStatistics:
     retry_in: float
 
 
+class _Slice:
+    """The calls of a short while; the window is made of some, so that calls cost no memory."""
+
+    __slots__ = ("bad", "calls", "start")
+
+    def __init__(self, start: float) -> None:
+        self.start = start
+        self.calls = 0
+        self.bad = 0
+
+
 class Breaker:
     """One breaker: for one direction (reads or writes) of one backend.
 
@@ -112,7 +125,8 @@ class Breaker:
         self._on_change = on_change
         self._uniform = uniform
         self._generation = 0
-        self._calls: deque[tuple[float, bool]] = deque()
+        self._slices: deque[_Slice] = deque()
+        self._calls = 0
         self._bad = 0
         self._in_a_row = 0
         self._times_open = 0
@@ -227,26 +241,33 @@ class Breaker:
     def statistics(self) -> BreakerStatistics:
         """Its figures now, over the sliding window."""
         self._forget_before(self._now() - self.policy.window)
-        return BreakerStatistics(self.state, len(self._calls), self._bad, self._in_a_row, self.retry_in)
+        return BreakerStatistics(self.state, self._calls, self._bad, self._in_a_row, self.retry_in)
 
     def _count(self, *, bad: bool) -> None:
-        now = self._now()
-        self._calls.append((now, bad))
+        now, window = self._now(), self.policy.window
+        self._forget_before(now - window)
+        if not self._slices or now - self._slices[-1].start > window / _SLICES:
+            self._slices.append(_Slice(now))
+        newest = self._slices[-1]
+        newest.calls += 1
+        newest.bad += bad
+        self._calls += 1
         self._bad += bad
-        self._forget_before(now - self.policy.window)
 
     def _judge_rate(self, last: str) -> None:
-        calls = len(self._calls)
-        if calls >= self.policy.minimum_calls and self._bad >= self.policy.bad_rate * calls:
-            self._open(f"{self._bad} of {calls} calls were bad, the last: {last}")
+        if self._calls >= self.policy.minimum_calls and self._bad >= self.policy.bad_rate * self._calls:
+            self._open(f"{self._bad} of {self._calls} calls were bad, the last: {last}")
 
     def _forget_before(self, moment: float) -> None:
-        calls = self._calls
-        while calls and calls[0][0] < moment:
-            self._bad -= calls.popleft()[1]
+        slices = self._slices
+        while slices and slices[0].start < moment:
+            oldest = slices.popleft()
+            self._calls -= oldest.calls
+            self._bad -= oldest.bad
 
     def _forget_calls(self) -> None:
-        self._calls.clear()
+        self._slices.clear()
+        self._calls = 0
         self._bad = 0
         self._in_a_row = 0
         self._generation += 1

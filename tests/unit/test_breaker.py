@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -185,6 +186,18 @@ def test_the_window_slides(breaker: Subject) -> None:
         breaker.call()
         breaker.time += 1.0
     assert breaker.statistics().calls == pytest.approx(10, abs=1)
+
+
+def test_the_window_takes_a_bounded_amount_of_memory(breaker: Subject) -> None:
+    tracemalloc.start()
+    for number in range(20_000):
+        breaker.time += 0.0001
+        breaker.call(Failure.ERROR if number % 5 == 0 else None)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    statistics = breaker.statistics()
+    assert (statistics.calls, statistics.bad) == (20_000, 4_000)
+    assert peak < 50_000
 
 
 # -- cancellation, generations ---------------------------------------------------------------------
