@@ -292,11 +292,13 @@ class Attempt:
         plan, draft = self.plan, self.draft
         if plan.order is Order.PRIMARY_FIRST:
             return []
-        may_reject = draft.may_conflict or draft.if_version is not None
+        # An update may find nothing, and would have put a cache's tombstone out of the way.
+        may_reject = draft.may_conflict or draft.if_version is not None or draft.kind is Kind.UPDATE
         chosen: list[Backend] = []
         if plan.order is Order.CONCURRENT or not may_reject:
             chosen += plan.caches
-        if not may_reject and draft.kind is not Kind.UPDATE:
+        # What is deleted cannot be given back, should neither the primary nor the journal take it.
+        if not may_reject and draft.kind is Kind.CREATE:
             chosen += plan.replicas
         return chosen
 
