@@ -63,7 +63,7 @@ class Reader:
         shared: asyncio.Future[Record | None] = asyncio.get_running_loop().create_future()
         self._fetches[key] = shared
         try:
-            record = await self._search(plan, key, deadline)
+            record = await self._search(plan, key, deadline, shared)
         except OctopusError as error:
             shared.set_exception(error)
             shared.exception()  # it has been seen: the leader raises it
@@ -88,9 +88,14 @@ class Reader:
             raise _unavailable(key, causes) from None
         return await self.find(plan, key, deadline)
 
-    async def _search(self, plan: Plan, key: Key, deadline: float) -> Record | None:
+    async def _search(
+        self, plan: Plan, key: Key, deadline: float, shared: asyncio.Future[Record | None]
+    ) -> Record | None:
         backends = [backend for backend in plan.readers if not self._is_behind(plan, backend, key)]
         record, answers = await plan.read.search(key, backends, deadline)
+        if self._fetches.get(key) is not shared:
+            # A write began meanwhile: a cache may have shown what the primary is going to refuse.
+            return await self.find(plan, key, deadline)
         if record is None:
             self._check_authority(plan, key, answers)
             return None
