@@ -1,0 +1,204 @@
+"""An event loop in virtual time: seeded, without I/O or threads, and with processes that can be killed.
+
+Time stands still while callbacks run, and jumps to the next timer when none is ready. Callbacks
+that are ready together run in an order drawn from the seed, so that code which leans on one order
+is found. Every callback belongs to the process whose context it was scheduled in; those of a dead
+process are never run again: not even its `finally` clauses, just as with ``kill -9``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import heapq
+from collections.abc import Callable, Coroutine
+from random import Random
+from typing import Any, NoReturn, TypeVar
+
+# Handles and timers are private to asyncio; choosing among them is what this loop is for.
+# ruff: noqa: SLF001
+
+T = TypeVar("T")
+
+
+class SimulationError(Exception):
+    """The simulation cannot go on: what it found is a violation by itself."""
+
+
+class Deadlock(SimulationError):
+    """Nothing is ready and no timer is set, yet the run is not over."""
+
+
+class Livelock(SimulationError):
+    """The run took more steps, or more virtual time, than any sound one."""
+
+
+class Process:
+    """One simulated operating system process: a name for callbacks, and a switch to kill them by.
+
+    Attributes:
+        name: for messages.
+        dead: whether it was killed.
+        paused_until: the virtual time until which it is stopped, as by SIGSTOP.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.dead = False
+        self.paused_until = 0.0
+        self.context = contextvars.copy_context()
+        self.context.run(_current.set, self)
+        self.tasks: list[asyncio.Task[Any]] = []
+        self.held: list[asyncio.Handle] = []
+
+    def __repr__(self) -> str:
+        return f"<Process {self.name}{' dead' if self.dead else ''}>"
+
+
+_current: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
+
+
+def current_process() -> Process | None:
+    """The process on whose behalf the running callback was scheduled; None for the world outside."""
+    return _current.get()
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """The loop.
+
+    Parameters:
+        random: decides the order of callbacks that are ready together.
+        shuffle: whether it does; otherwise they run first come, first served.
+        most_steps: callbacks after which the run is a `Livelock`.
+        most_seconds: virtual seconds after which it is one.
+    """
+
+    def __init__(
+        self, random: Random, *, shuffle: bool = True, most_steps: int = 400_000, most_seconds: float = 3600.0
+    ) -> None:
+        super().__init__()
+        self._random = random
+        self._shuffle = shuffle
+        self._most_steps = most_steps
+        self._most_seconds = most_seconds
+        self._now = 0.0
+        self._processes: list[Process] = []
+        self._abandoned = False
+        self.steps = 0
+        self.faults: list[str] = []
+        self.set_exception_handler(self._note_fault)
+        self.set_task_factory(self._make_task)  # type: ignore[arg-type]  # the stubs' protocol takes any awaitable
+
+    def time(self) -> float:
+        """Virtual seconds since the run began."""
+        return self._now
+
+    def process(self, name: str) -> Process:
+        """Start a process."""
+        process = Process(name)
+        self._processes.append(process)
+        return process
+
+    def run_in(self, process: Process, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run a coroutine as a task of ``process``."""
+        return self.create_task(work, context=process.context.copy())
+
+    def outside(
+        self, callback: Callable[..., object], *arguments: object, delay: float = 0.0
+    ) -> asyncio.Handle:
+        """Schedule a callback of the world outside: it happens whoever has died meanwhile."""
+        context = contextvars.Context()
+        if delay <= 0.0:
+            return self.call_soon(callback, *arguments, context=context)
+        return self.call_later(delay, callback, *arguments, context=context)
+
+    def pause(self, process: Process, seconds: float) -> None:
+        """Stop a process; its callbacks run when it goes on."""
+        process.paused_until = max(process.paused_until, self._now + seconds)
+        self.outside(self._go_on, process, delay=seconds)
+
+    def _go_on(self, process: Process) -> None:
+        if self._now >= process.paused_until:
+            self._ready.extend(process.held)  # type: ignore[attr-defined]
+            process.held.clear()
+
+    def _run_once(self) -> None:
+        # The only part of asyncio's own loop that is replaced: how it chooses what runs next.
+        ready = self._ready  # type: ignore[attr-defined]
+        if not ready:
+            self._advance()
+        batch = list(ready)
+        ready.clear()
+        if self._shuffle and len(batch) > 1:
+            self._random.shuffle(batch)
+        self.steps += len(batch)
+        if self.steps > self._most_steps:
+            raise Livelock(f"{self.steps} steps by {self._now:.3f} s")
+        for handle in batch:
+            if handle._cancelled:
+                continue
+            process = handle._context.get(_current)
+            if process is not None:
+                if process.dead:
+                    continue
+                if process.paused_until > self._now:
+                    process.held.append(handle)
+                    continue
+            handle._run()
+
+    def _advance(self) -> None:
+        scheduled = self._scheduled  # type: ignore[attr-defined]
+        while scheduled and scheduled[0]._cancelled:
+            heapq.heappop(scheduled)._scheduled = False
+        if not scheduled:
+            raise Deadlock(f"nothing is left to happen at {self._now:.3f} s")
+        self._now = max(self._now, scheduled[0].when())
+        if self._now > self._most_seconds:
+            raise Livelock(f"still not over at {self._now:.0f} virtual seconds")
+        while scheduled and scheduled[0].when() <= self._now:
+            handle = heapq.heappop(scheduled)
+            handle._scheduled = False
+            if not handle._cancelled:
+                self._ready.append(handle)  # type: ignore[attr-defined]
+
+    def _make_task(
+        self,
+        _: asyncio.AbstractEventLoop,
+        work: Coroutine[Any, Any, T],
+        context: contextvars.Context | None = None,
+        **options: Any,  # noqa: ANN401 - whatever later releases of asyncio pass on
+    ) -> asyncio.Task[T]:
+        task = asyncio.Task(work, loop=self, context=context, **options)
+        process = _current.get() if context is None else context.get(_current)
+        if process is not None:
+            process.tasks.append(task)
+        return task
+
+    def _note_fault(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if not self._abandoned:
+            self.faults.append(f"{context.get('message')}: {context.get('exception')!r}")
+
+    def _write_to_self(self) -> None:
+        """Nobody sleeps in a selector."""
+
+    def run_in_executor(self, *_: object) -> NoReturn:
+        """Refuse: a thread would make the run depend on more than its seed."""
+        raise SimulationError("a simulated process must not use threads")
+
+    def abandon(self) -> None:
+        """End the run: drop what is left of every process without letting it act any more."""
+        self._abandoned = True
+        for process in self._processes:
+            process.dead = True
+            for task in process.tasks:
+                if not task.done():
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]
+                    # Its clauses at the end run now; whatever they schedule never does.
+                    with contextlib.suppress(BaseException):
+                        task.get_coro().close()
+            process.tasks.clear()
+            process.held.clear()
+        self._ready.clear()  # type: ignore[attr-defined]
+        self._scheduled.clear()  # type: ignore[attr-defined]
+        self.close()

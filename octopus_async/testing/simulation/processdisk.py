@@ -1,0 +1,174 @@
+"""The simulated disk as one process has it: its calls, its thread, and how it dies within them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from random import Random
+from typing import Any, TypeVar
+
+from octopus_async.testing.simulation.disk import SimulatedDisk
+from octopus_async.testing.simulation.loop import Process, VirtualLoop
+
+T = TypeVar("T")
+
+
+class Killed(BaseException):
+    """The process died within a job of its journal's thread."""
+
+
+class ProcessDisk:
+    """The disk as one process sees it: what the journal is given.
+
+    Attributes:
+        dies_in: after how many calls the process is killed; None for never.
+        on_death: is told then.
+    """
+
+    def __init__(self, disk: SimulatedDisk, process: Process) -> None:
+        self._disk = disk
+        self._process = process
+        self.dies_in: int | None = None
+        self.on_death: Callable[[], None] = lambda: None
+
+    def _reach(self) -> SimulatedDisk:
+        if self.dies_in is not None and not self._process.dead:
+            self.dies_in -= 1
+            if self.dies_in < 0:
+                self.on_death()
+        if self._process.dead:
+            raise Killed
+        return self._disk
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder."""
+        self._reach().make_folder(path)
+
+    def check_folder(self, path: str) -> None:
+        """Look at a folder."""
+        self._reach().check_folder(path)
+
+    def list_folder(self, path: str) -> list[str]:
+        """The names in a folder, in any order."""
+        return self._reach().list_folder(path)
+
+    def sync_folder(self, path: str) -> None:
+        """Make the names in a folder durable."""
+        self._reach().sync_folder(path)
+
+    def remove_folder(self, path: str) -> None:
+        """Remove an empty folder."""
+        self._reach().remove_folder(path)
+
+    def create(self, path: str) -> int:
+        """Create a file."""
+        return self._reach().create(path, self._process)
+
+    def open(self, path: str) -> int:
+        """Open a file."""
+        return self._reach().open(path, self._process)
+
+    def size(self, file: int) -> int:
+        """The bytes in a file."""
+        return self._reach().size(file)
+
+    def read(self, file: int, offset: int, length: int) -> bytes:
+        """Read at a place."""
+        return self._reach().read(file, offset, length)
+
+    def write(self, file: int, data: bytes) -> int:
+        """Append."""
+        return self._reach().write(file, bytes(data))
+
+    def truncate(self, file: int, size: int) -> None:
+        """Cut a file."""
+        self._reach().truncate(file, size)
+
+    def sync(self, file: int) -> None:
+        """Make a file's bytes durable."""
+        self._reach().sync(file)
+
+    def close(self, file: int) -> None:
+        """Close a descriptor."""
+        self._reach().close(file)
+
+    def rename(self, path: str, other: str) -> None:
+        """Give a file another name."""
+        self._reach().rename(path, other)
+
+    def unlink(self, path: str) -> None:
+        """Remove a file."""
+        self._reach().unlink(path)
+
+    def lock(self, path: str, seconds: float = 0.0, *, shared: bool = False) -> int | None:  # noqa: ARG002 - nobody holds one across a job
+        """Lock a file; None if another holds it."""
+        return self._reach().lock(path, self._process, shared=shared)
+
+    def forget(self) -> None:
+        """Nothing forks here."""
+
+
+class SimulatedRunner:
+    """Does the journal's jobs one after the other, in virtual time, on no thread.
+
+    Parameters:
+        loop: the virtual loop.
+        process: whose jobs they are.
+        disk: whose slowness they feel.
+        random: decides how long each takes.
+    """
+
+    def __init__(self, loop: VirtualLoop, process: Process, disk: SimulatedDisk, random: Random) -> None:
+        self._loop = loop
+        self._process = process
+        self._disk = disk
+        self._random = random
+        self._jobs: deque[tuple[Callable[[], Any], Callable[[Any, BaseException | None], object]]] = deque()
+        self._busy = False
+        self._done: deque[tuple[Callable[[Any, BaseException | None], object], Any, BaseException | None]] = (
+            deque()
+        )
+
+    def start(self) -> None:
+        """Nothing has to be made ready."""
+
+    def submit(self, job: Callable[[], T], done: Callable[[T | None, BaseException | None], object]) -> None:
+        """Put a job at the end of the queue."""
+        self._jobs.append((job, done))
+        if not self._busy:
+            self._next()
+
+    async def stop(self, seconds: float) -> bool:
+        """Wait until all jobs are done; False after ``seconds``."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self._busy:  # noqa: ASYNC110 - virtual seconds cost nothing
+                    await asyncio.sleep(0.001)
+        except TimeoutError:
+            return False
+        return True
+
+    def _next(self) -> None:
+        self._busy = bool(self._jobs)
+        if self._busy:
+            seconds = self._random.uniform(0.0002, 0.004) + self._disk.switches.slow * self._random.random()
+            self._loop.call_later(seconds, self._do, context=self._process.context)
+
+    def _do(self) -> None:
+        job, done = self._jobs.popleft()
+        result, error = None, None
+        try:
+            result = job()
+        except Killed:
+            return
+        except Exception as raised:  # noqa: BLE001 - the library decides what it means
+            error = raised
+        # The loop hears of it a moment later, and of several in their order, whichever timer fires first.
+        self._done.append((done, result, error))
+        self._loop.call_later(self._random.uniform(0.0, 0.001), self._tell, context=self._process.context)
+        self._next()
+
+    def _tell(self) -> None:
+        done, result, error = self._done.popleft()
+        done(result, error)
