@@ -47,7 +47,7 @@ class TestDurableBackends(DurableContract, ScanContract):
 
 
 class TestServersThatAreAway(ServerContract):
-    @pytest.fixture(params=["sqlite_nowhere", "memcached_nowhere"])
+    @pytest.fixture(params=["sqlite_nowhere", "mysql_nowhere", "memcached_nowhere"])
     def nowhere(self, request: pytest.FixtureRequest) -> Adapter:
         found: Adapter = request.getfixturevalue(request.param)
         return found
