@@ -166,7 +166,7 @@ class Lane(Generic[T, R]):
         self._starting = False
         loop = asyncio.get_running_loop()
         try:
-            while batch := self._take():
+            while batch := self._take(loop.time()):
                 self._start_worker(loop)
                 await self._send(batch)
                 if self._bulk_waiters:
@@ -188,13 +188,15 @@ class Lane(Generic[T, R]):
                     call.future.set_result(self._late(call.item, True) if late else results[index])  # type: ignore[index]  # noqa: FBT003 - sent
                 self._next_in_chain(call.key)
 
-    def _take(self) -> list[Call[T, R]]:
-        """The next batch: of one group, within the bounds; calls settled already are dropped."""
+    def _take(self, now: float) -> list[Call[T, R]]:
+        """The next batch: of one group, within the bounds; what is settled or late is dropped."""
         batch: list[Call[T, R]] = []
         room = self.limits.batch_bytes
         queue = self._queue
         while queue and len(batch) < self.limits.batch:
             call = queue[0]
+            if call.deadline <= now:
+                self._settle(call, self._late(call.item, False))  # noqa: FBT003 - not sent
             done = call.future.done()
             if batch and not done and (call.group is not batch[0].group or call.size > room):
                 break

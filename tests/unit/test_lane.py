@@ -248,6 +248,13 @@ async def test_each_call_has_its_own_deadline() -> None:
     await first
 
 
+async def test_what_came_too_late_is_not_sent_though_a_worker_is_free() -> None:
+    lane = Subject()
+    assert await lane.call("a", seconds=-1.0) == "a never sent"
+    assert lane.batches == []
+    assert await lane.call("a") == "A"
+
+
 async def test_a_cancelled_waiter_is_dropped_before_sending() -> None:
     lane = Subject(held=True)
     first = lane.call("a")
