@@ -182,10 +182,10 @@ class Lane(Generic[T, R]):
             results = await self._run([call.item for call in batch], batch[0].group)
         finally:
             self._sent.difference_update(batch)
-            for index, call in enumerate(batch):
-                if not call.future.done():
-                    late = results is None
-                    call.future.set_result(self._late(call.item, True) if late else results[index])  # type: ignore[index]  # noqa: FBT003 - sent
+            if results is None or len(results) != len(batch):
+                results = [self._late(call.item, True) for call in batch]  # noqa: FBT003 - sent
+            for call, result in zip(batch, results, strict=True):
+                self._settle(call, result)
                 self._next_in_chain(call.key)
 
     def _take(self, now: float) -> list[Call[T, R]]:

@@ -347,6 +347,17 @@ async def test_a_physical_call_that_raises_settles_its_batch_and_the_lane_goes_o
     assert (lane.queued, lane.under_way) == (0, 0)
 
 
+async def test_a_physical_call_with_too_few_results_settles_its_batch_and_the_lane_goes_on() -> None:
+    lane = Subject()
+    lane.short = 1
+    async with asyncio.timeout(1.0):
+        results = await all_of(lane.call("a1"), lane.call("b1"))
+    assert results == ["a1 sent, and late", "b1 sent, and late"]
+    lane.short = 0
+    async with asyncio.timeout(1.0):
+        assert await all_of(lane.call("a2"), lane.call("b2")) == ["A2", "B2"]
+
+
 # -- bulk ------------------------------------------------------------------------------------------
 
 
