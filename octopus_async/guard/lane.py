@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 S = TypeVar("S")
+_TICK = 0.01  # seconds: deadlines this close are met together, as each look goes through all calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +265,7 @@ class Lane(Generic[T, R]):
             elif not call.future.done() and (earliest is None or call.deadline < earliest):
                 earliest = call.deadline
         if earliest is not None:
-            self._arm(loop, earliest)
+            self._arm(loop, max(earliest, now + _TICK))
 
     def _settle(self, call: Call[T, R], result: R) -> None:
         if not call.future.done():

@@ -268,6 +268,32 @@ async def test_a_cancelled_waiter_is_dropped_before_sending() -> None:
     assert lane.queued == 0
 
 
+async def test_thousands_of_deadlines_of_a_hanging_backend_leave_the_loop_free() -> None:
+    lane = Subject(held=True)
+    first = lane.call("a")
+    await turns()
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    number = 10_000
+    futures = [lane.add(f"b{n}", n, None, 1, start + 0.3 + n * 0.5 / number) for n in range(number)]
+    scans = 0
+    expire = lane._expire
+
+    def counted() -> None:
+        nonlocal scans
+        scans += 1
+        expire()
+
+    lane._expire = counted  # type: ignore[method-assign]
+    if lane._timer is not None:
+        lane._arm(loop, lane._timer.when())
+    await futures[-1]
+    assert loop.time() - start < 0.9
+    assert scans < 100
+    lane.let_go()
+    await first
+
+
 # -- flush and close -------------------------------------------------------------------------------
 
 
