@@ -157,9 +157,7 @@ class Lane(Generic[T, R]):
 
     def _start_worker(self, loop: asyncio.AbstractEventLoop) -> None:
         # A worker that has not started yet takes what is queued meanwhile: no second one for that.
-        if not self._queue or self._starting or self._bulk_waiters:
-            return
-        if len(self._workers) + self._bulks < self.limits.workers:
+        if self._queue and not self._starting and len(self._workers) + self._bulks < self.limits.workers:
             self._starting = True
             self._workers.add(loop.create_task(self._work()))
 
@@ -174,7 +172,8 @@ class Lane(Generic[T, R]):
                     break
         finally:
             self._workers.discard(asyncio.current_task())
-            self._slot_is_free(loop)
+            if not self._admit_bulk() and not self._closed:
+                self._start_worker(loop)
 
     async def _send(self, batch: list[Call[T, R]]) -> None:
         self._sent.update(batch)
@@ -232,18 +231,22 @@ class Lane(Generic[T, R]):
             raise
 
     def _leave_bulk(self) -> None:
+        # Where both wait, live and bulk calls take turns: a worker hands its slot to a bulk call.
         self._bulks -= 1
-        self._slot_is_free(asyncio.get_running_loop())
+        if not self._closed:
+            self._start_worker(asyncio.get_running_loop())
+        if len(self._workers) + self._bulks < self.limits.workers:
+            self._admit_bulk()
 
-    def _slot_is_free(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _admit_bulk(self) -> bool:
+        """Give a slot to the first that waits for one; says whether there was any."""
         while self._bulk_waiters:
             waiter = self._bulk_waiters.popleft()
             if not waiter.done():
                 self._bulks += 1
                 waiter.set_result(None)
-                return
-        if not self._closed:
-            self._start_worker(loop)
+                return True
+        return False
 
     def _waiting(self) -> list[Call[T, R]]:
         return [*self._queue, *(call for chain in self._chains.values() if chain for call in chain)]

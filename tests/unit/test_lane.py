@@ -438,6 +438,22 @@ async def test_a_bulk_call_gets_its_turn_though_live_calls_keep_coming() -> None
     assert await all_of(*futures) == ["A", "B", "C"]
 
 
+async def test_live_calls_get_their_turn_though_bulk_calls_keep_coming() -> None:
+    lane = Subject(LaneLimits(batch=1, batch_bytes=1000, workers=1))
+    bulks = [Bulk(lane) for _ in range(4)]
+    await turns()
+    live = [lane.call("a"), lane.call("b")]
+    await bulks[0].end()
+    await turns()
+    assert lane.batches == ["a"]
+    assert bulks[1].has_begun()
+    assert not bulks[2].has_begun()
+    await bulks[1].end()
+    assert await all_of(*live) == ["A", "B"]
+    await bulks[2].end()
+    await bulks[3].end()
+
+
 async def test_bulk_calls_come_one_after_the_other_in_their_order() -> None:
     lane = Subject()
     bulks = [Bulk(lane) for _ in range(3)]
