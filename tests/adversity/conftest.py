@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 
 import pytest
 
 from octopus_async.adapters.memcache import MemcacheAdapter
+from octopus_async.testing.contract.subject import eventually
 from octopus_async.testing.operations import Author
 from octopus_async.testing.servers import MemcachedServer
 from tests.adversity.memcache import LOOPBACK, Conversation, ScriptedServer, opened
@@ -28,22 +30,17 @@ async def cache(private_memcached: MemcachedServer) -> AsyncGenerator[MemcacheAd
 async def scripted() -> AsyncGenerator[ScriptedServer]:
     """Starts servers on free ports, and gives their ports."""
     servers: list[asyncio.Server] = []
-    conversations: set[asyncio.Task[None]] = set()
+    writers: set[asyncio.StreamWriter] = set()
 
     async def start(converse: Conversation) -> int:
         async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            conversations.add(task)
-            try:
+            writers.add(writer)
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
                 await converse(reader, writer)
-            except (ConnectionError, asyncio.IncompleteReadError):
-                pass
-            finally:
-                conversations.discard(task)
-                writer.transport.abort()
+            writer.transport.abort()
+            writers.discard(writer)
 
-        server = await asyncio.start_server(hold, "127.0.0.1", 0)
+        server = await asyncio.start_server(hold, LOOPBACK, 0)
         servers.append(server)
         port: int = server.sockets[0].getsockname()[1]
         return port
@@ -51,6 +48,6 @@ async def scripted() -> AsyncGenerator[ScriptedServer]:
     yield start
     for server in servers:
         server.close()
-    for task in list(conversations):
-        task.cancel()
-    await asyncio.gather(*conversations, return_exceptions=True)
+    for writer in writers:
+        writer.transport.abort()
+    await eventually(lambda: not writers)

@@ -7,6 +7,7 @@ import builtins
 import socket
 import ssl
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import aiomcache.exceptions
@@ -14,8 +15,8 @@ import pytest
 
 from octopus_async.adapters.memcache import MemcacheAdapter
 from octopus_async.errors import BackendFailed, ConfigurationError, Unavailable
-from octopus_async.record import Miss, Mode
-from octopus_async.testing.contract.subject import eventually
+from octopus_async.record import APPLIED, Miss, Mode, Record
+from octopus_async.testing.contract.subject import descriptors, eventually
 from octopus_async.testing.operations import Author, fields_of
 from octopus_async.testing.servers import MemcachedServer
 from octopus_async.url import BackendURL
@@ -28,9 +29,9 @@ from tests.adversity.memcache import (
 )
 
 
-def errors_of(base: type[Exception], *modules: object) -> list[type[Exception]]:
+def errors_of(base: type[Exception], *modules: ModuleType) -> list[type[Exception]]:
     """A class and all that derive from it, in these modules."""
-    names = {module.__name__ for module in modules if hasattr(module, "__name__")} | {"_socket", "_ssl"}
+    names = {module.__name__ for module in modules} | {"_socket", "_ssl"}
     found, left = [], [base]
     while left:
         error = left.pop()
@@ -115,6 +116,65 @@ class TestErrors:
             assert not caught.value.sent
             for filler in fillers:
                 filler.close()
+
+
+class TestLife:
+    """What closing, restarting and probing come to when the server is not well."""
+
+    async def test_closing_ends_calls_under_way_although_the_server_has_stopped(
+        self, cache: MemcacheAdapter, private_memcached: MemcachedServer, author: Author
+    ) -> None:
+        before = descriptors()
+        await private_memcached.pause()
+        large = [author.create(author.key(), fields_of(title="x" * 900_000)) for _ in range(20)]
+        calls: list[asyncio.Future[Any]] = [
+            asyncio.ensure_future(cache.apply(large, Mode.MIRROR)),
+            asyncio.ensure_future(cache.read([author.key()])),
+        ]
+        await eventually(lambda: len(server_of(cache)._pool._in_use) == 2)
+        await asyncio.sleep(0.05)  # until the first has filled every buffer on the way
+        async with asyncio.timeout(2):
+            await cache.close()
+            results = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(result) for result in results] == [BackendFailed] * 2
+        await eventually(lambda: descriptors() < before)
+        await private_memcached.resume()
+
+    async def test_a_connection_that_died_while_idle_is_replaced_and_nobody_notices(
+        self, cache: MemcacheAdapter, private_memcached: MemcachedServer, author: Author
+    ) -> None:
+        for _ in range(3):
+            await asyncio.gather(*[cache.read([author.key()]) for _ in range(8)])
+            await private_memcached.restart()
+            created = author.create(author.key(), fields_of())
+            assert await cache.apply([created], Mode.MIRROR) == [APPLIED]
+
+    @pytest.mark.parametrize(
+        "reply", [b"STORED\r\nEND\r\n", b"STORED\r\nVALUE %b 0 1 7\r\nx\r\nEND\r\n", b"NOT_STORED\r\nEND\r\n"]
+    )
+    async def test_a_probe_whose_value_cannot_be_read_back_fails(
+        self, scripted: ScriptedServer, reply: bytes
+    ) -> None:
+        async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            command = await reader.readline()
+            writer.write(reply.replace(b"%b", command.split()[1]))
+            await reader.read()
+
+        adapter = scripted_cache(await scripted(converse))
+        with pytest.raises(BackendFailed):
+            await adapter.probe()
+        await adapter.close()
+
+    async def test_a_lease_from_before_a_reopening_fills_nothing(
+        self, cache: MemcacheAdapter, author: Author
+    ) -> None:
+        created = author.create(author.key(), fields_of())
+        (miss,) = await cache.read([created.key])
+        assert isinstance(miss, Miss)
+        await cache.close()
+        await cache.open()
+        await cache.fill([(Record(created.key, created.version, created.born, created.fields), miss)])
+        assert isinstance(await find(cache, created.key), Miss)
 
 
 def made(error: type[Exception]) -> Exception:

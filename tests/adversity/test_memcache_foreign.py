@@ -16,6 +16,7 @@ from tests.adversity.memcache import (
     find,
     opened,
     raw,
+    server_of,
     wire_of,
 )
 
@@ -68,6 +69,8 @@ class TestForeignValues:
                 for key, size in zip(keys, (10, 5_000_000, 10), strict=True):
                     request = b"set %b 0 0 %d\r\n%b\r\n" % (wire_of(key), size, b"x" * size)
                     assert await raw(server.port, request) == b"STORED\r\n"
+                done = await server_of(adapter).exchange([], [wire_of(keys[1])])
+                assert done.items[wire_of(keys[1])].data == b""
                 answers = await adapter.read(keys)
                 assert [type(answer) for answer in answers] == [Miss] * 3
                 created = author.create(keys[1], fields_of())

@@ -164,5 +164,6 @@ class TestBytes:
         assert cell_of(Record(KEY, NEW, BORN, None)) == Cell(NEW, BORN)
         record = Record(KEY, NEW, BORN, {"title": "x"})
         cell = cell_of(record)
+        assert cell is not None
         assert cell == Cell(NEW, BORN, b'{"title":"x"}')
         assert record_of(KEY, cell) == record

@@ -135,13 +135,16 @@ async def test_a_record_above_the_budget_is_invalidated_and_evicts_nobody(time: 
     assert await find(adapter, other.key) == {"n": 1}
 
 
-async def test_a_fill_above_the_budget_is_dropped(time: Time, author: Author) -> None:
+async def test_a_fill_above_the_budget_is_dropped_and_evicts_nobody(time: Time, author: Author) -> None:
     adapter = await cache(time, max_bytes=10_000)
+    other = author.create(author.key(), {"n": 1})
+    await adapter.apply([other], Mode.MIRROR)
     large = author.create(author.key(), {"text": "x" * 10_000})
     (miss,) = await adapter.read([large.key])
     assert isinstance(miss, Miss)
     await adapter.fill([(Record(large.key, large.version, large.born, large.fields), miss)])
     assert isinstance(await find(adapter, large.key), Miss)
+    assert await find(adapter, other.key) == {"n": 1}
 
 
 async def test_a_closed_cache_has_forgotten_everything(time: Time, author: Author) -> None:
