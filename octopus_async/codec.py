@@ -17,7 +17,7 @@ from uuid import UUID
 
 from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticSerializationError
+from pydantic_core import PydanticSerializationError, to_json
 
 from octopus_async.errors import ConfigurationError
 from octopus_async.record import Value
@@ -28,12 +28,13 @@ MAX_DEPTH = 64
 INTEGER_LIMIT = 1 << 63
 _DECIMAL_DIGITS = (35, 30)
 _FIRST_YEAR = 1000  # MySQL's DATETIME begins there
+_ROUND_TRIP: Any = {"by_alias": False, "round_trip": True}
 
 
 def encoder_of(column: Column, info: FieldInfo) -> Callable[[Any], Value]:
     """A function that gives a stored value, or raises ValueError with the rest of a sentence."""
     is_json = column.type is Type.JSON
-    encode = _json_encoder(column, info) if is_json else _ENCODERS[column.type]
+    encode = _json_encoder(_type_adapter(column, info)) if is_json else _ENCODERS[column.type]
     if column.max_length is not None:
         encode = _limited(encode, column.max_length)
     if not column.nullable:
@@ -52,19 +53,47 @@ def _limited(encode: Callable[[Any], Value], limit: int) -> Callable[[Any], Valu
     return encode_limited
 
 
-def _json_encoder(column: Column, info: FieldInfo) -> Callable[[Any], Value]:
-    adapter = _type_adapter(column, info)
+def _json_encoder(adapter: TypeAdapter[Any]) -> Callable[[Any], Value]:
+    decode = _json_decoder(adapter)
 
     def encode(value: Any) -> Value:  # noqa: ANN401 - whatever the annotation allows
         try:
-            plain = adapter.dump_python(value, mode="json", warnings="error")
+            plain = adapter.dump_python(value, mode="json", warnings="error", **_ROUND_TRIP)
         except (PydanticSerializationError, RecursionError, UnicodeDecodeError) as error:
             msg = f"cannot be kept as JSON: {str(error).splitlines()[0][:200]}"
             raise ValueError(msg) from None
         check_nested(plain)
+        if not _comes_back(adapter, value, decode, plain):
+            msg = "would not come back from JSON as it is: declare its type more closely"
+            raise ValueError(msg)
         return cast("Value", plain)
 
     return encode
+
+
+def _json_decoder(adapter: TypeAdapter[Any]) -> Callable[[Any], Any]:
+    # As JSON rather than as Python objects: a strict model takes a date's text only from JSON.
+    return lambda value: adapter.validate_json(to_json(value), by_alias=False, by_name=True)
+
+
+def _comes_back(adapter: TypeAdapter[Any], value: object, decode: Callable[[Any], Any], plain: Value) -> bool:
+    try:
+        found = decode(plain)
+    except ValueError:
+        return False
+    before, after = (adapter.dump_python(it, warnings=False, **_ROUND_TRIP) for it in (value, found))
+    return _is_same(before, after)
+
+
+def _is_same(before: Any, after: Any) -> bool:  # noqa: ANN401 - what pydantic dumps
+    if before == after:
+        return True
+    if isinstance(before, dict) and isinstance(after, dict):
+        return before.keys() == after.keys() and all(_is_same(before[name], after[name]) for name in before)
+    if isinstance(before, list | tuple) and type(before) is type(after):
+        return len(before) == len(after) and all(map(_is_same, before, after))
+    # An hour that comes twice a year equals no moment of another zone (PEP 495).
+    return isinstance(before, datetime) and isinstance(after, datetime)
 
 
 def _type_adapter(column: Column, info: FieldInfo) -> TypeAdapter[Any]:
@@ -233,7 +262,7 @@ _ENCODERS: dict[Type, Callable[[Any], Value]] = {
 def decoder_of(column: Column, info: FieldInfo) -> Callable[[Any], Any]:
     """A function that gives the model's value of what `encoder_of` made, or raises ValueError."""
     if column.type is Type.JSON or _is_enumerated(info.annotation):
-        return _type_adapter(column, info).validate_python
+        return _json_decoder(_type_adapter(column, info))
     decode = _DECODERS[column.type]
     if not column.nullable:
         return decode

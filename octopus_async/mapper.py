@@ -14,7 +14,15 @@ from enum import Enum
 from typing import Annotated, Any, Generic, Literal, TypeVar, Union, cast, get_args, get_origin
 from uuid import UUID
 
-from pydantic import AwareDatetime, NaiveDatetime, ValidationError
+from pydantic import (
+    AwareDatetime,
+    FutureDate,
+    FutureDatetime,
+    NaiveDatetime,
+    PastDate,
+    PastDatetime,
+    ValidationError,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError, to_json
 
@@ -39,8 +47,12 @@ _SCALARS: dict[Any, Type] = {
     bytes: Type.BINARY,
     datetime: Type.TIMESTAMP,
     AwareDatetime: Type.TIMESTAMP,
+    PastDatetime: Type.TIMESTAMP,
+    FutureDatetime: Type.TIMESTAMP,
     NaiveDatetime: Type.LOCAL_TIMESTAMP,
     date: Type.DATE,
+    PastDate: Type.DATE,
+    FutureDate: Type.DATE,
     time: Type.TIME,
     Decimal: Type.DECIMAL,
     UUID: Type.UUID,
@@ -244,7 +256,8 @@ def _type_of(annotation: Any) -> tuple[Type, bool]:  # noqa: ANN401 - annotation
     if origin is Literal:
         return _type_of_constants(get_args(annotation))
     if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return _type_of_constants([member.value for member in annotation])
+        values = [member.value for member in annotation]
+        return (Type.JSON, True) if None in values else _type_of_constants(values)
     return _SCALARS.get(annotation, Type.JSON), annotation in (Any, object, None)
 
 

@@ -5,14 +5,36 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable
-from datetime import UTC, date, datetime, time
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any, Self
+from enum import Enum, Flag, IntEnum, StrEnum, auto
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
-from pydantic import Field, NaiveDatetime, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    AnyUrl,
+    BaseModel,
+    Field,
+    FutureDate,
+    FutureDatetime,
+    Json,
+    NaiveDatetime,
+    PastDate,
+    PastDatetime,
+    SecretStr,
+    computed_field,
+    create_model,
+    model_validator,
+)
+from typing_extensions import TypedDict
 
 from octopus_async.errors import InvalidRecord
 from octopus_async.mapper import MAX_ID_BYTES, Mapper
@@ -339,3 +361,195 @@ def test_a_key_that_is_no_id_of_the_class_is_no_record_of_it() -> None:
 def test_a_tombstone_is_no_model() -> None:
     record = stored(everything, Everything())._replace(fields=None)
     assert refusal(lambda: everything.decode(record)).endswith("is a tombstone")
+
+
+# -- nested values: kept as JSON -----------------------------------------------------------------
+
+
+class Point(BaseModel):
+    x: int
+    y: int | None = None
+
+
+class Colour(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Size(IntEnum):
+    SMALL = 1
+
+
+class Word(StrEnum):
+    YES = "yes"
+
+
+class Odd(Enum):
+    NOTHING = None
+    TEXT = "text"
+
+
+class Mixed(Enum):
+    TEXT = "1"
+    NUMBER = 1
+
+
+class Access(Flag):
+    READ = auto()
+    WRITE = auto()
+
+
+class Aliased(BaseModel):
+    x: int = Field(alias="ex")
+
+
+class SaysAliases(BaseModel, serialize_by_alias=True):
+    x: int = Field(validation_alias="in", serialization_alias="out")
+
+
+class Strict(BaseModel, strict=True):
+    moment: datetime
+    size: Size
+    pair: tuple[int, int]
+
+
+class Computing(BaseModel, extra="forbid"):
+    x: int
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def double(self) -> int:
+        return 2 * self.x
+
+
+class Cat(BaseModel):
+    kind: Literal["cat"] = Field(default="cat", alias="type")
+    lives: int = 9
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"] = Field(default="dog", alias="type")
+
+
+class Pair(NamedTuple):
+    x: int
+    y: str
+
+
+class Shape(TypedDict):
+    sides: int
+
+
+@dataclass
+class Plain:
+    moment: datetime
+
+
+HOUR_THAT_COMES_TWICE = datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        (Colour, Colour.RED),
+        (Colour | None, None),
+        (Colour | None, Colour.BLUE),
+        (Size, Size.SMALL),
+        (Word, Word.YES),
+        (Odd, Odd.NOTHING),
+        (Odd, Odd.TEXT),
+        (Mixed, Mixed.TEXT),
+        (Mixed, Mixed.NUMBER),
+        (Access, Access.READ | Access.WRITE),
+        (list[Colour], [Colour.RED]),
+        (Literal["a", "b"], "a"),
+        (Literal[1, "1"], "1"),
+        (Literal["a"] | None, None),
+        (Literal[True], True),
+        (int | str, 5),
+        (int | str, "5"),
+        (float | int, 3),
+        (float | int, 3.0),
+        (str | UUID, UUID(int=7)),
+        (datetime | date, date(2026, 1, 1)),
+        (datetime | str, "soon"),
+        (timedelta, timedelta(days=-3, microseconds=5)),
+        (timedelta, timedelta.max),
+        (list[Decimal], [Decimal("1.50")]),
+        (list[bytes], [b"abc"]),
+        (list[datetime], [HOUR_THAT_COMES_TWICE, HOUR_THAT_COMES_TWICE.replace(fold=1)]),
+        (set[int], {1, 2}),
+        (frozenset[str], frozenset("ab")),
+        (tuple[int, str], (1, "a")),
+        (tuple[Decimal, ...], (Decimal(1), Decimal(2))),
+        (deque[int], deque([1, 2])),
+        (dict[int, str], {1: "a"}),
+        (dict[UUID, int], {UUID(int=1): 1}),
+        (dict[date, Colour], {date(2026, 1, 1): Colour.RED}),
+        (dict[Colour, Point], {Colour.RED: Point(x=1)}),
+        (Point, Point(x=1, y=2)),
+        (Point | None, None),
+        (Aliased, Aliased(ex=1)),
+        (SaysAliases, SaysAliases.model_validate({"in": 1})),
+        (Strict, Strict(moment=MOMENT, size=Size.SMALL, pair=(1, 2))),
+        (Computing, Computing(x=2)),
+        (Annotated[Cat | Dog, Field(discriminator="kind")], Dog(type="dog")),
+        (Pair, Pair(1, "b")),
+        (Shape, {"sides": 4}),
+        (Plain, Plain(MOMENT)),
+        (Json[list[int]], [1, 2]),
+        (AnyUrl, AnyUrl("http://example.org/")),
+        (Path, Path("a/b")),
+        (IPv4Address, IPv4Address("127.0.0.1")),
+        (FutureDatetime, MOMENT),
+        (PastDatetime, MOMENT),
+        (FutureDate, date(2000, 1, 1)),
+        (PastDate, date(2000, 1, 1)),
+        (Any, {"a": [1, 2.5, None, True, "x", {}]}),
+        (Any, Word.YES),
+        (object, [1]),
+    ],
+    ids=repr,
+)
+def test_what_is_accepted_comes_back_as_it_was(annotation: Any, value: object) -> None:
+    mapper = field_of(annotation)
+    model = mapper.model.model_construct(x=value)
+    found = mapper.decode(stored(mapper, model)).x
+    if not isinstance(value, list) or HOUR_THAT_COMES_TWICE not in value:
+        assert (found, type(found)) == (value, type(value) if annotation is not Any else type(found))
+    else:
+        assert [moment.timestamp() for moment in found] == [moment.timestamp() for moment in value]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        (Any, (1, 2)),
+        (Any, MOMENT),
+        (Any, b"x"),
+        (Any, float("nan")),
+        (Any, [float("inf")]),
+        (Any, Decimal("NaN")),
+        (list[Decimal], [Decimal("NaN")]),
+        (dict[Any, int], {1: 1, "1": 2}),
+        (dict[Any, int], {None: 1}),
+        (dict[tuple[int, int], int], {(1, 2): 3}),
+        (SecretStr, SecretStr("hunter2")),
+        (UUID | str, str(UUID(int=7))),
+        (datetime | str, "2026-01-01T00:00:00Z"),
+        (Literal[Colour.RED], Colour.RED),
+        (Literal[b"a"], b"a"),
+        (list[Annotated[int, Field(gt=0)]], [-1]),
+        (Annotated[list[int], Field(max_length=1)], [1, 2]),
+        (Annotated[list[int], AfterValidator(lambda value: [*value, 1])], [1]),
+        (list[bytes], [b"\xff"]),
+        (Any, b"\xff"),
+    ],
+    ids=repr,
+)
+def test_what_would_not_come_back_as_it_was_is_refused(annotation: Any, value: object) -> None:
+    mapper = field_of(annotation)
+    model = mapper.model.model_construct(x=value)
+    message = refusal(lambda: mapper.encode(model, LATER, create=True))
+    assert message.startswith("Thing.x ")
+    assert "hunter2" not in message
