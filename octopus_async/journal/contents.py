@@ -1,0 +1,157 @@
+"""Reads a writer's folder: which files are needed, what is pending, dead or damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from octopus_async.errors import JournalError
+from octopus_async.journal.disk import Disk
+from octopus_async.journal.format import FORMAT, Dead, Done, Drop, Header, Line, Raw, Unit
+from octopus_async.journal.item import item_of_raw, load_entries, milliseconds_of, pack_version
+from octopus_async.journal.letters import Letter, Letters
+from octopus_async.journal.overlay import Overlay
+from octopus_async.journal.root import unknown_format
+from octopus_async.journal.segments import (
+    ENDLESS,
+    Damage,
+    Peek,
+    Reader,
+    Segment,
+    peek,
+    pieces_of,
+    segment_name,
+    segment_numbers,
+)
+
+
+class Contents:
+    """What a writer's folder says.
+
+    Attributes:
+        segments: the files that are needed, in order.
+        garbage: the names of the others: what a checkpoint has made superfluous, and unfinished files.
+        damage: what is wrong with them.
+        overlay: what is pending; it was given, and has to be swept when all folders are read into it.
+        letters: the dead letters.
+        lines: how many lines there are, by the number of the file.
+        writer: who wrote last.
+        number: the highest number of a file.
+    """
+
+    def __init__(self, disk: Disk, path: Path, overlay: Overlay) -> None:
+        self.path = path
+        self.overlay = overlay
+        self.segments: list[Segment] = []
+        self.garbage: list[str] = []
+        self.damage: list[Damage] = []
+        self.letters = Letters()
+        self.lines: dict[int, int] = {}
+        self.writer = ""
+        self.number = 0
+        self._disk = disk
+        self._newest = b""
+
+    @property
+    def newest(self) -> int:
+        """The latest moment in a version, milliseconds since 1970; 0 for none."""
+        return milliseconds_of(pack_version(self._newest)) if self._newest else 0
+
+    @property
+    def durable(self) -> int:
+        """The number of the last line."""
+        return max((segment.last for segment in self.segments), default=0)
+
+    def read(self) -> None:
+        """Read the folder, and change nothing.
+
+        Raises:
+            JournalCorrupt: a file has another format.
+            JournalError, OSError: a file is no plain file, or cannot be opened.
+        """
+        names = self._disk.list_folder(self.path)
+        peeks = {number: self._peek(number) for number in segment_numbers(names)}
+        self.number = max(peeks, default=0)
+        needed = _needed(peeks)
+        kept = {segment_name(number) for number in needed}
+        self.garbage = [name for name in names if name.endswith((".jsonl", ".tmp")) and name not in kept]
+        for number in needed:
+            if number in peeks:
+                self._read_segment(number, peeks[number].header, _limit(peeks, number))
+            else:
+                self.damage.append(
+                    Damage(number, 0, 0, "the file is missing, and all it held is lost", tail=False)
+                )
+
+    def _peek(self, number: int) -> Peek:
+        peeked = peek(self._disk, self.path, number)
+        if peeked.header is not None and peeked.header.format != FORMAT:
+            raise unknown_format(self.path / segment_name(number), peeked.header.format)
+        return peeked
+
+    def _read_segment(self, number: int, header: Header | None, limit: int) -> None:
+        expected = None if header is None else header.first
+        segment = Segment(number, expected or 0, 0)
+        if header is not None:
+            self._apply_checkpoint(header)
+        reader = Reader(segment, expected, limit, self._take)
+        for line in reader.lines(pieces_of(self._disk, self.path, number)):
+            self._apply(line, segment)
+        self.segments.append(segment)
+        self.damage += reader.damage
+        self.lines[number] = reader.count
+
+    def _take(self, bodies: list[bytes], sequence: int) -> int:
+        count, newest = load_entries(bodies, sequence, self.overlay.put)
+        self._newest = max(self._newest, newest)
+        return count
+
+    def _apply_checkpoint(self, header: Header) -> None:
+        self.writer = header.writer
+        for segment in self.segments:
+            owed = header.keeps.get(segment.number)
+            if owed is not None:
+                self.overlay.keep_only(owed, segment.first, segment.last)
+        if header.dead is not None:
+            self.letters.keep_only(header.dead)
+
+    def _apply(self, line: Line, segment: Segment) -> None:
+        if isinstance(line, Unit):
+            for place, raw in enumerate(line.entries):
+                self._add(segment, line.sequence + place, raw, unit=True)
+        elif isinstance(line, Done):
+            for first, last in line.ranges:
+                self.overlay.strike(line.target, first, last)
+        elif isinstance(line, Dead):
+            self.overlay.strike(line.target, line.entry, line.entry)
+            self.letters.add(Letter(line.entry, line.target, line.rest, segment.number))
+        elif isinstance(line, Drop):
+            self.letters.remove(line.entry)
+        else:
+            self.letters.remove(line.retries or 0)
+            self._add(segment, line.sequence, line.raw)
+
+    def _add(self, segment: Segment, sequence: int, raw: Raw, *, unit: bool = False) -> None:
+        try:
+            item = item_of_raw(raw, unit=unit)
+        except (ValueError, JournalError) as error:
+            problem = f"entry {sequence} cannot be understood, so its file is kept as it is: {error}"
+            self.damage.append(Damage(segment.number, 0, 0, problem, tail=False))
+            segment.spared = True
+            return
+        if item.shared:
+            self.overlay.add(sequence, item)
+        self._newest = max(self._newest, raw.version)
+
+
+def _needed(peeks: dict[int, Peek]) -> list[int]:
+    """The numbers of the files that the last checkpoint has not made superfluous."""
+    last = max((number for number, peeked in peeks.items() if peeked.header is not None), default=0)
+    header = peeks[last].header if last else None
+    kept = peeks.keys() if header is None else header.keeps.keys()
+    return sorted({*kept, *(number for number in peeks if number >= last)})
+
+
+def _limit(peeks: dict[int, Peek], number: int) -> int:
+    """The last number that is valid in a file: what the next one found durable."""
+    later = (peeks[other].durable for other in sorted(peeks) if other > number)
+    return next((durable for durable in later if durable is not None), ENDLESS)

@@ -1,0 +1,218 @@
+"""What the journal asks of a disk, and the real one. Nothing here follows a link."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+import time
+import weakref
+from pathlib import Path
+from threading import Lock
+from typing import Protocol
+
+from octopus_async.errors import JournalError
+
+_POLL = 0.005
+_guard = Lock()
+"""Held while a descriptor is opened, and while the process forks: so that the child misses none."""
+
+
+class Disk(Protocol):
+    """Files and folders by path. Every method may raise OSError; none of them retries."""
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder that nobody else can enter."""
+        ...
+
+    def check_folder(self, path: Path) -> None:
+        """Raise JournalError if that is no folder of its own right, or one that everybody can write to."""
+        ...
+
+    def list_folder(self, path: Path) -> list[str]:
+        """The names in a folder."""
+        ...
+
+    def sync_folder(self, path: Path) -> None:
+        """Make the names in a folder durable."""
+        ...
+
+    def remove_folder(self, path: Path) -> None:
+        """Remove an empty folder."""
+        ...
+
+    def create(self, path: Path) -> int:
+        """Create a file that does not exist, for appending; gives its descriptor."""
+        ...
+
+    def open(self, path: Path) -> int:
+        """Open a file for reading and truncating; gives its descriptor."""
+        ...
+
+    def size(self, file: int) -> int:
+        """The bytes in a file."""
+        ...
+
+    def read(self, file: int, offset: int, length: int) -> bytes:
+        """Read at a place; fewer bytes only at the end of the file."""
+        ...
+
+    def write(self, file: int, data: bytes | memoryview) -> int:
+        """Append; gives how many bytes were taken, which may be fewer."""
+        ...
+
+    def truncate(self, file: int, size: int) -> None:
+        """Cut a file to ``size`` bytes."""
+        ...
+
+    def sync(self, file: int) -> None:
+        """Make a file's bytes durable."""
+        ...
+
+    def close(self, file: int) -> None:
+        """Close a descriptor, and let go of the lock that it holds."""
+        ...
+
+    def rename(self, path: Path, other: Path) -> None:
+        """Give a file another name, in place of a file that has it."""
+        ...
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file."""
+        ...
+
+    def lock(self, path: Path, seconds: float = 0.0, *, shared: bool = False) -> int | None:
+        """Lock a file, which is created where it is missing; None if another still holds it then."""
+        ...
+
+    def forget(self) -> None:
+        """In a forked child: close every descriptor, and touch nothing else."""
+        ...
+
+
+class OsDisk:
+    """The machine's own disk. After a fork the child has none of its descriptors, and so no lock."""
+
+    # What each method does is said in `Disk`.
+    # ruff: noqa: D102
+
+    def __init__(self) -> None:
+        self._open: set[int] = set()
+        _disks.add(self)
+
+    def make_folder(self, path: Path) -> None:
+        path.mkdir(0o700)
+
+    def check_folder(self, path: Path) -> None:
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            raise JournalError(
+                f"{path} is a symbolic link, which the journal does not follow: name the folder itself"
+            )
+        if not stat.S_ISDIR(mode):
+            raise JournalError(f"{path} is not a folder: give the journal a folder of its own")
+        if mode & stat.S_IWOTH:
+            raise JournalError(f"everybody can write to {path}: give the journal a folder of its own")
+
+    def list_folder(self, path: Path) -> list[str]:
+        return [entry.name for entry in path.iterdir()]
+
+    def sync_folder(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def remove_folder(self, path: Path) -> None:
+        path.rmdir()
+
+    def create(self, path: Path) -> int:
+        return self._opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL)
+
+    def open(self, path: Path) -> int:
+        file = self._opened(path, os.O_RDWR)
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            self.close(file)
+            raise JournalError(f"{path} is not a plain file")
+        return file
+
+    def size(self, file: int) -> int:
+        return os.fstat(file).st_size
+
+    def read(self, file: int, offset: int, length: int) -> bytes:
+        return os.pread(file, length, offset)
+
+    def write(self, file: int, data: bytes | memoryview) -> int:
+        return os.write(file, data)
+
+    def truncate(self, file: int, size: int) -> None:
+        os.ftruncate(file, size)
+
+    def sync(self, file: int) -> None:
+        os.fdatasync(file)
+
+    def close(self, file: int) -> None:
+        self._open.discard(file)
+        os.close(file)
+
+    def rename(self, path: Path, other: Path) -> None:
+        path.rename(other)
+
+    def unlink(self, path: Path) -> None:
+        path.unlink()
+
+    def lock(self, path: Path, seconds: float = 0.0, *, shared: bool = False) -> int | None:
+        until = time.monotonic() + seconds
+        while (file := self._lock_now(path, shared=shared)) is None and time.monotonic() < until:
+            time.sleep(_POLL)
+        return file
+
+    def forget(self) -> None:
+        for file in self._open:
+            with contextlib.suppress(OSError):
+                os.close(file)
+        self._open.clear()
+
+    def _opened(self, path: Path, flags: int) -> int:
+        with _guard:
+            file = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+            self._open.add(file)
+        return file
+
+    def _lock_now(self, path: Path, *, shared: bool) -> int | None:
+        flags = os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT
+        file = self._opened(path, flags)
+        try:
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            if _is_at(file, path):
+                return file
+        except BlockingIOError:
+            pass
+        except BaseException:
+            self.close(file)
+            raise
+        self.close(file)
+        return None
+
+
+def _is_at(file: int, path: Path) -> bool:
+    """Whether the file has not been removed, or replaced, between opening and locking it."""
+    try:
+        there = path.lstat()
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(file), there)
+
+
+_disks: weakref.WeakSet[OsDisk] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for disk in list(_disks):
+        disk.forget()
+    _guard.release()
+
+
+os.register_at_fork(before=_guard.acquire, after_in_parent=_guard.release, after_in_child=_forget_all)

@@ -1,0 +1,424 @@
+"""The journal in a folder: durable before it is acknowledged, and found again after a crash."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import weakref
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from pathlib import Path
+from types import NoneType
+from typing import TypeVar
+
+from pydantic_core import to_json
+
+from octopus_async.backend import DeadLetter, JournalStatistics, Run
+from octopus_async.errors import ConfigurationError, JournalError, JournalFull, JournalLocked, ManagerClosed
+from octopus_async.events import Event, Events, JournalAdopted, JournalFailed
+from octopus_async.journal.adopt import Adopted
+from octopus_async.journal.commit import GroupCommit, Line
+from octopus_async.journal.disk import Disk, OsDisk
+from octopus_async.journal.folder import Folder
+from octopus_async.journal.format import (
+    encode_dead,
+    encode_drop,
+    encode_operation,
+    encode_retry,
+    encode_unit,
+    key_bytes,
+)
+from octopus_async.journal.holdings import Holdings
+from octopus_async.journal.item import Item, at_of, item_of, operation_of, sequence_of
+from octopus_async.journal.letters import Letter
+from octopus_async.journal.limits import Limits
+from octopus_async.journal.opening import Opening, adopt_all, release
+from octopus_async.journal.overlay import Overlay
+from octopus_async.journal.root import Root
+from octopus_async.journal.runner import Runner, ThreadRunner, run
+from octopus_async.journal.settlements import Settlements
+from octopus_async.record import Key, Operation
+
+T = TypeVar("T")
+
+_CLOSE_SECONDS = 10.0
+_MOST_IN_UNIT = 100_000
+
+
+class FileJournal:
+    """Keeps operations in a folder that several processes may share; docs/journal.md says what it guarantees.
+
+    Parameters:
+        path: the folder; made if it is missing. Nothing else may lie in it.
+        segment_bytes: size from which on a new file is begun.
+        max_bytes: most bytes of the files this process holds; past it, appends are refused.
+        max_age: seconds; while an entry waits that is older, appends are refused.
+        disk: where the files are.
+        runner: where the disk work is done.
+        wall: seconds since 1970.
+    """
+
+    def __init__(  # noqa: PLR0913 - limits, and what a test replaces
+        self,
+        path: str | os.PathLike[str],
+        *,
+        segment_bytes: int = 64 * 1024 * 1024,
+        max_bytes: int = 8 * 1024 * 1024 * 1024,
+        max_age: float = 7 * 86400.0,
+        disk: Disk | None = None,
+        runner: Runner | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        if segment_bytes <= 0 or max_bytes <= 0 or max_age <= 0:
+            raise ConfigurationError("segment_bytes, max_bytes and max_age of a journal are more than 0")
+        self.path = Path(path).absolute()
+        self._segment_bytes = max(1, min(segment_bytes, max_bytes // 4))
+        self._limits = Limits(self.path, max_bytes, max_age, wall)
+        self._wall = wall
+        self._disk = disk or OsDisk()
+        self._runner = runner or ThreadRunner()
+        self._root = Root(self._disk, self.path, wall)
+        self._events = Events()
+        self._is_open = False
+        self._forked = False
+        self._begin()
+        _journals.add(self)
+
+    def _begin(self) -> None:
+        self._overlay = Overlay()
+        self._settlements = Settlements(self._overlay)
+        self._holdings = Holdings(self._overlay, self._segment_bytes, self._emit)
+        self._adopting: asyncio.Task[int] | None = None
+        self._appended = 0
+
+    async def open(self, events: Events) -> int:
+        """See `Journal.open`."""
+        if self._is_open or self._forked:
+            raise JournalLocked(f"the journal {self.path} is open already, in this process or in its parent")
+        self._begin()
+        self._events = events
+        self._runner.start()
+        opening = Opening(self._root, self._overlay)
+        try:
+            ceiling = await run(self._runner, opening.work)
+        except BaseException:
+            self._runner.submit(opening.undo, _ignore)
+            await self._runner.stop(_CLOSE_SECONDS)
+            raise
+        assert opening.own is not None  # noqa: S101 - work made it
+        self._own = opening.own
+        self._holdings.add(self._own)
+        self._commit = self._holdings.commit = GroupCommit(self._runner, self._holdings)
+        self._is_open = True
+        for adopted in opening.adopted:
+            self._welcome(adopted)
+        return ceiling
+
+    async def close(self) -> None:
+        """See `Journal.close`. Raises JournalError if the disk does not answer."""
+        if not self._is_open or self._forked:
+            return
+        self._is_open = False
+        finished = True
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await asyncio.gather(*filter(None, [self._adopting]), return_exceptions=True)
+                await self._commit.drain()
+        except TimeoutError:
+            finished = False
+        closed = ManagerClosed(
+            f"the journal {self.path} was closed: what it holds is replayed when it is opened again"
+        )
+        self._commit.end(closed)
+        self._settlements.end(closed)
+        self._runner.submit(partial(release, tuple(self._holdings.folders), self._overlay), _ignore)
+        if not await self._runner.stop(_CLOSE_SECONDS if finished else 0.0):
+            raise JournalError(
+                f"the disk of the journal {self.path} does not answer: its thread is left alone, with the lock."
+                " What was acknowledged is durable; find out what the disk waits for, and end this process"
+            )
+
+    def reserve(self, milliseconds: int) -> asyncio.Future[None]:
+        """See `Journal.reserve`."""
+        self._check()
+        return run(self._runner, partial(self._root.raise_ceiling, milliseconds))
+
+    def append(
+        self, operation: Operation, targets: Sequence[str], *, provisional: bool = False
+    ) -> asyncio.Future[int]:
+        """See `Journal.append`."""
+        self._check()
+        future = _future(int)
+        try:
+            self._admit()
+            at = round(self._wall(), 3)
+            operation = _encoded(operation)
+            item = item_of(operation, targets, at, provisional=provisional)
+            rest = encode_operation(operation, at, targets, provisional=provisional)
+            _check_targets([item])
+        except JournalError as error:
+            future.set_exception(error)
+        else:
+            self._commit.put(self._own, Line(rest, 1, future, partial(self._add, item)))
+        return future
+
+    def append_unit(
+        self, operations: Sequence[Operation], targets: Sequence[str]
+    ) -> asyncio.Future[Sequence[int]]:
+        """See `Journal.append_unit`."""
+        self._check()
+        future: asyncio.Future[Sequence[int]] = asyncio.get_running_loop().create_future()
+        try:
+            self._admit()
+            at = round(self._wall(), 3)
+            operations = [_encoded(operation) for operation in operations]
+            items = [item_of(operation, targets, at, unit=True) for operation in operations]
+            rest = encode_unit(operations, at, targets)
+            _check_targets(items)
+        except JournalError as error:
+            future.set_exception(error)
+        else:
+            self._commit.put(self._own, Line(rest, len(items), future, partial(self._add_all, items)))
+        return future
+
+    def newest(self, key: Key, target: str) -> Operation | None:
+        """See `Journal.newest`."""
+        self._check()
+        return self._overlay.newest(key_bytes(key), target)
+
+    def owes(self, target: str) -> int:
+        """See `Journal.owes`."""
+        self._check()
+        return self._overlay.owes(target)
+
+    def owes_key(self, target: str, key: Key) -> bool:
+        """See `Journal.owes_key`."""
+        self._check()
+        return self._overlay.owes_key(target, key_bytes(key))
+
+    def runs(self, target: str, limit: int, *, without: Collection[Key] = ()) -> Sequence[Run]:
+        """See `Journal.runs`."""
+        self._check()
+        return self._overlay.runs(target, limit, [key_bytes(key) for key in without])
+
+    def settle(self, target: str, runs: Sequence[Run]) -> None:
+        """See `Journal.settle`."""
+        self._check()
+        done: list[int] = []
+        for settled in runs:
+            done += self._overlay.finish(target, key_bytes(settled.operation.key), settled.sequences)
+        self._holdings.done(target, done)
+        self._settlements.applied(target, done)
+
+    def bury(self, target: str, run: Run, reason: str, error: str) -> asyncio.Future[None]:
+        """See `Journal.bury`."""
+        self._check()
+        key = key_bytes(run.operation.key)
+        first, refused = run.sequences[0], set(run.sequences)
+        buried: list[asyncio.Future[None]] = []
+        for blob, traits in list(self._overlay.entries(key, target)):
+            sequence = sequence_of(blob)
+            said = reason if sequence in refused else f"it follows entry {first}, which was refused: {reason}"
+            rest = encode_operation(operation_of(key, blob, traits), at_of(blob))
+            letter = Letter(sequence, target, encode_dead(sequence, target, said, error, rest), 0)
+            buried.append(_future(NoneType))
+            folder = self._holdings.of(sequence)
+            done = partial(self._bury, key, letter, folder)
+            self._commit.put(folder, Line(letter.rest, 1, buried[-1], done))
+        return _all_of(buried)
+
+    def settled(self, sequence: int, target: str) -> asyncio.Future[None]:
+        """See `Journal.settled`."""
+        self._check()
+        sequence = self._settlements.current(sequence)
+        return self._settlements.wait(sequence, target, self._holdings.letters_of(sequence))
+
+    def dead_letters(self) -> Sequence[DeadLetter]:
+        """See `Journal.dead_letters`."""
+        self._check()
+        return sorted(
+            (letter.opened() for letter in self._holdings.letters()), key=lambda letter: letter.sequence
+        )
+
+    def retry(self, sequence: int) -> asyncio.Future[int]:
+        """See `Journal.retry`. All targets that refused it are to try it again."""
+        self._check()
+        future = _future(int)
+        try:
+            self._admit()
+            folder, letters = self._holdings.find_letters(sequence)
+            operation, at = letters[0].opened().operation, round(self._wall(), 3)
+            targets = [letter.target for letter in letters]
+            item = item_of(operation, targets, at, provisional=True)
+            rest = encode_retry(sequence, encode_operation(operation, at, targets, provisional=True))
+        except JournalError as error:
+            future.set_exception(error)
+        else:
+            self._commit.put(folder, Line(rest, 1, future, partial(self._retry, sequence, folder, item)))
+        return future
+
+    def drop(self, sequence: int) -> asyncio.Future[None]:
+        """See `Journal.drop`."""
+        self._check()
+        future = _future(NoneType)
+        try:
+            folder, letters = self._holdings.find_letters(sequence)
+        except JournalError as error:
+            future.set_exception(error)
+        else:
+            done = partial(self._drop, sequence, folder, letters)
+            self._commit.put(folder, Line(encode_drop(sequence), 1, future, done))
+        return future
+
+    async def adopt(self) -> int:
+        """See `Journal.adopt`."""
+        self._check()
+        if self._adopting is None or self._adopting.done():
+            self._adopting = asyncio.get_running_loop().create_task(self._adopt(), name="octopus-adopt")
+        return await asyncio.shield(self._adopting)
+
+    def statistics(self) -> JournalStatistics:
+        """See `Journal.statistics`."""
+        self._check()
+        oldest = self._overlay.oldest()
+        return JournalStatistics(
+            pending=self._overlay.pending,
+            pending_by_target=self._overlay.owed_by_target(),
+            dead_letters=sum(1 for _ in self._holdings.letters()),
+            bytes=self._holdings.size,
+            segments=sum(len(folder.segments) for folder in self._holdings.folders),
+            oldest_age=0.0 if oldest is None else max(0.0, self._wall() - oldest),
+            appended=self._appended,
+            synced=self._holdings.groups,
+        )
+
+    def forget_process(self) -> None:
+        """See `Journal.forget_process`; called after every fork of this process by itself."""
+        self._forked = True
+        self._disk.forget()
+
+    def _check(self) -> None:
+        if self._forked:
+            raise JournalLocked(
+                f"the journal {self.path} belongs to the process that this one was forked from:"
+                " open a journal of its own in the child"
+            )
+        if not self._is_open:
+            raise ManagerClosed(f"the journal {self.path} is not open")
+
+    def _admit(self) -> None:
+        """Raise JournalFull if nothing more is to be taken."""
+        self._limits.admit(self._holdings.size + self._commit.queued, self._overlay)
+
+    def _add(self, item: Item, number: int, segment: int) -> int:  # noqa: ARG002 - see Line
+        self._overlay.add(number, item)
+        self._appended += 1
+        return number
+
+    def _add_all(self, items: Sequence[Item], number: int, segment: int) -> Sequence[int]:
+        return [self._add(item, number + place, segment) for place, item in enumerate(items)]
+
+    def _bury(self, key: bytes, letter: Letter, folder: Folder, number: int, segment: int) -> None:  # noqa: ARG002
+        letter.segment = segment
+        folder.letters.add(letter)
+        self._overlay.finish(letter.target, key, [letter.entry])
+        self._settlements.refused(letter)
+        self._holdings.touch(folder)
+
+    def _retry(self, entry: int, folder: Folder, item: Item, number: int, segment: int) -> int:
+        folder.letters.remove(entry)
+        self._settlements.retried(entry, number)
+        self._holdings.touch(folder)
+        return self._add(item, number, segment)
+
+    def _drop(self, entry: int, folder: Folder, letters: Sequence[Letter], number: int, segment: int) -> None:  # noqa: ARG002
+        folder.letters.remove(entry)
+        self._settlements.dropped(letters)
+        self._holdings.touch(folder)
+
+    async def _adopt(self) -> int:
+        overlay = Overlay()
+        adopted, failures = await run(self._runner, partial(adopt_all, self._root, self._own.name, overlay))
+        for taken in adopted:
+            self._welcome(taken, ready=False)
+        for _ in self._overlay.absorb(overlay):
+            await asyncio.sleep(0)
+        for taken in adopted:
+            if taken.folder is not None:
+                taken.folder.ready = True
+        if failures:
+            raise failures[0]
+        return max((taken.newest for taken in adopted), default=0)
+
+    def _welcome(self, adopted: Adopted, *, ready: bool = True) -> None:
+        if adopted.folder is not None:
+            adopted.folder.ready = ready
+            self._holdings.add(adopted.folder)
+            self._holdings.touch(adopted.folder)
+        for damage in adopted.damage:
+            self._events.emit(damage)
+        if adopted.entries:
+            self._events.emit(JournalAdopted(str(adopted.path), adopted.entries))
+        if adopted.failure is not None:
+            self._events.emit(JournalFailed(str(adopted.path), str(adopted.failure)))
+
+    def _emit(self, event: Event) -> None:
+        self._events.emit(event)
+
+
+_journals: weakref.WeakSet[FileJournal] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for journal in list(_journals):
+        journal.forget_process()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+
+
+def _future(_: type[T]) -> asyncio.Future[T]:
+    return asyncio.get_running_loop().create_future()
+
+
+def _encoded(operation: Operation) -> Operation:
+    """The operation with its payload, where the caller has not encoded it."""
+    if operation.payload is None and operation.fields is not None:
+        try:
+            return operation._replace(payload=to_json(operation.fields))
+        except ValueError as error:
+            raise JournalError(f"the fields of {operation.key} cannot be written as JSON: {error}") from None
+    return operation
+
+
+def _check_targets(items: Sequence[Item]) -> None:
+    if not items or len(items) > _MOST_IN_UNIT or not all(item.shared for item in items):
+        raise JournalError(f"a unit has 1 to {_MOST_IN_UNIT} operations, and each is owed to somebody")
+
+
+def _all_of(futures: Sequence[asyncio.Future[None]]) -> asyncio.Future[None]:
+    """Done when all are; fails as the first one fails."""
+    whole = _future(NoneType)
+    left = len(futures)
+
+    def one_done(future: asyncio.Future[None]) -> None:
+        nonlocal left
+        left -= 1
+        error = future.exception()
+        if whole.done():
+            return
+        if error is not None:
+            whole.set_exception(error)
+        elif not left:
+            whole.set_result(None)
+
+    for future in futures:
+        future.add_done_callback(one_done)
+    if not futures:
+        whole.set_result(None)
+    return whole
+
+
+def _ignore(_result: object, _error: BaseException | None) -> None:
+    """Whatever came of it, there is nothing left to do."""

@@ -1,0 +1,293 @@
+"""What backends still have to apply, in memory: the newest of a key at once, the oldest work in order. Pure.
+
+A million pending operations must neither fill the memory nor stall the garbage collector, so an
+entry is one byte string and four bytes in an array; what entries have in common is kept once.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TypeAlias
+
+from octopus_async.backend import Run
+from octopus_async.journal.coalesce import Pending, coalesce
+from octopus_async.journal.format import Range, ranges_of
+from octopus_async.journal.item import (
+    Blob,
+    Item,
+    at_of,
+    blob_of,
+    item_of_blob,
+    operation_of,
+    sequence_of,
+    version_of,
+)
+from octopus_async.journal.queue import KeyQueue
+from octopus_async.journal.traits import TRAITS, index_of, index_without
+from octopus_async.record import Operation
+
+Blobs: TypeAlias = "Blob | tuple[Blob, ...] | list[Blob]"
+"""The pending operations of a key in the order of their versions."""
+
+_SHARDS = 64
+"""Dictionaries over which keys are spread: growing one of them does not stop the event loop for long."""
+
+_FEW = 8
+"""So many blobs of a key are kept in a tuple, which the collector forgets; more in a list."""
+
+_PAGE = 4096
+_MOST_IN_RUN = 4096
+
+
+class _Target:
+    """What one target has not applied: how many entries, and of which keys, as they came to be owed.
+
+    A key leaves the queue when it comes to the front and is owed no more.
+    """
+
+    __slots__ = ("owed", "queue")
+
+    def __init__(self) -> None:
+        self.owed = 0
+        self.queue = KeyQueue()
+
+
+class Overlay:
+    """Every pending entry, by key and in order, with the targets that have not applied it yet."""
+
+    def __init__(self) -> None:
+        self.pending = 0
+        self._stale = False
+        self._shards: list[dict[bytes, Blobs]] = [{} for _ in range(_SHARDS)]
+        # For each number the index of its traits; behind them, how many are pending.
+        self._pages: dict[int, array[int]] = {}
+        self._targets: dict[str, _Target] = {}
+        self._owing: dict[int, list[_Target]] = {}
+
+    def add(self, sequence: int, item: Item) -> None:
+        """Take in an entry that is owed to somebody."""
+        self.put(sequence, item.key, item.shared, blob_of(sequence, item))
+
+    def put(self, sequence: int, key: bytes, index: int, blob: Blob) -> None:
+        """Take in an entry that is owed to somebody; ``index`` is that of its traits, which is not 0."""
+        shard = self._shards[hash(key) % _SHARDS]
+        known = shard.get(key)
+        for target in self._owing.get(index) or self._owing_of(index):
+            target.owed += 1
+            if known is None:
+                target.queue.put(key)
+        if known is None:
+            shard[key] = blob
+        else:
+            self._queue_anew(key, known, index)
+            shard[key] = _joined(known, blob)
+        page = self._pages.get(sequence // _PAGE)
+        if page is None:
+            page = self._pages[sequence // _PAGE] = array("I", bytes(4 * _PAGE + 4))
+        page[sequence % _PAGE] = index
+        page[_PAGE] += 1
+        self.pending += 1
+
+    def newest(self, key: bytes, target: str) -> Operation | None:
+        """The operation of the greatest version that ``target`` has not applied yet."""
+        blobs = self._shards[hash(key) % _SHARDS].get(key)
+        last = blobs and self._last(blobs, target)
+        return operation_of(key, *last) if last else None
+
+    def owes(self, target: str) -> int:
+        """How many entries ``target`` has not applied yet."""
+        known = self._targets.get(target)
+        return 0 if known is None else known.owed
+
+    def owes_key(self, target: str, key: bytes) -> bool:
+        """Whether ``target`` has not applied everything known of ``key``."""
+        blobs = self._shards[hash(key) % _SHARDS].get(key)
+        return blobs is not None and self._last(blobs, target) is not None
+
+    def owed_by_target(self) -> dict[str, int]:
+        """How many entries each target has not applied yet, where there are any."""
+        return {name: target.owed for name, target in self._targets.items() if target.owed}
+
+    def is_owed(self, sequence: int, target: str) -> bool:
+        """Whether ``target`` has not applied that entry yet."""
+        return target in TRAITS[self._index(sequence)].targets
+
+    def entries(self, key: bytes, target: str) -> Iterator[Pending]:
+        """What ``target`` has not applied yet of a key, in the order of versions."""
+        for blob in self._blobs(key):
+            traits = TRAITS[self._index(sequence_of(blob))]
+            if target in traits.targets:
+                yield Pending(blob, traits)
+
+    def runs(self, target: str, limit: int, without: Collection[bytes] = ()) -> list[Run]:
+        """The oldest work owed to ``target``: one run for each of at most ``limit`` keys."""
+        queue, passed, seen = self._target(target).queue, list[bytes](), set(without)
+        runs: list[Run] = []
+        while queue and len(runs) < limit:
+            key = queue.take()
+            if not self.owes_key(target, key):
+                continue
+            passed.append(key)
+            if key not in seen:
+                seen.add(key)
+                runs.append(coalesce(key, islice(self.entries(key, target), _MOST_IN_RUN)))
+        queue.put_back(passed)
+        return runs
+
+    def finish(self, target: str, key: bytes, sequences: Iterable[int]) -> list[int]:
+        """``target`` owes entries of a key no longer; gives those of them that it did owe."""
+        finished = [sequence for sequence in sequences if self._strike(sequence, target)]
+        if any(not self._index(sequence) for sequence in finished):
+            self._discard(key)
+        return finished
+
+    def strike(self, target: str, first: int, last: int) -> None:
+        """``target`` owes the entries of a range no longer. To be followed by `sweep`, once for many."""
+        for number, slots in self._slots(first, last):
+            for sequence in range(number * _PAGE + slots.start, number * _PAGE + slots.stop):
+                self._stale |= self._strike(sequence, target)
+
+    def keep_only(self, owed: Mapping[str, Sequence[Range]], first: int, last: int) -> None:
+        """Of the entries of a range nothing but ``owed`` is owed. To be followed by `sweep`."""
+        for target in list(self._targets):
+            position = first
+            for begin, end in sorted(owed.get(target, ())):
+                self.strike(target, position, begin - 1)
+                position = max(position, end + 1)
+            self.strike(target, position, last)
+
+    def sweep(self) -> None:
+        """Let go of what `strike` and `keep_only` have finished."""
+        if not self._stale:
+            return
+        self._stale = False
+        for shard in self._shards:
+            for key in list(shard):
+                self._discard(key)
+
+    def any_in(self, first: int, last: int) -> bool:
+        """Whether an entry of that range is pending."""
+        # A page that is there has something pending in it.
+        return any(
+            len(slots) == _PAGE or any(self._pages[number][slots.start : slots.stop])
+            for number, slots in self._slots(first, last)
+        )
+
+    def owed_in(self, first: int, last: int) -> dict[str, list[Range]]:
+        """What of a range is pending, by target."""
+        pending: dict[str, list[int]] = {}
+        for number, slots in self._slots(first, last):
+            base, page = number * _PAGE, self._pages[number]
+            for slot in slots:
+                for target in TRAITS[page[slot]].targets:
+                    pending.setdefault(target, []).append(base + slot)
+        return {target: ranges_of(numbers) for target, numbers in pending.items()}
+
+    def oldest(self) -> float | None:
+        """When the oldest pending entry was journalled, seconds since 1970."""
+        heads: list[float] = []
+        for name, target in self._targets.items():
+            while target.queue:
+                key = target.queue.take()
+                first = next(self.entries(key, name), None)
+                if first is not None:
+                    target.queue.put_back([key])
+                    heads.append(at_of(first.blob))
+                    break
+        return min(heads, default=None)
+
+    def all(self) -> Iterator[tuple[bytes, Pending]]:
+        """Everything pending, in no order."""
+        for shard in self._shards:
+            for key, blobs in shard.items():
+                for blob in _each(blobs):
+                    yield key, Pending(blob, TRAITS[self._index(sequence_of(blob))])
+
+    def absorb(self, other: Overlay) -> Iterator[None]:
+        """Take in everything of another overlay; pauses now and then, so that others can run."""
+        for count, (key, (blob, traits)) in enumerate(other.all()):
+            self.add(sequence_of(blob), item_of_blob(key, blob, index_of(traits)))
+            if not count % _PAGE:
+                yield
+
+    def _target(self, name: str) -> _Target:
+        target = self._targets.get(name)
+        if target is None:
+            target = self._targets[name] = _Target()
+        return target
+
+    def _owing_of(self, index: int) -> list[_Target]:
+        owing = self._owing[index] = [self._target(name) for name in TRAITS[index].targets]
+        return owing
+
+    def _queue_anew(self, key: bytes, known: Blobs, index: int) -> None:
+        """Queue a key that is pending already for those targets that owed nothing of it."""
+        for name in TRAITS[index].targets:
+            if self._last(known, name) is None:
+                self._targets[name].queue.put(key)
+
+    def _index(self, sequence: int) -> int:
+        page = self._pages.get(sequence // _PAGE)
+        return 0 if page is None else page[sequence % _PAGE]
+
+    def _blobs(self, key: bytes) -> Iterator[Blob]:
+        return _each(self._shards[hash(key) % _SHARDS].get(key, ()))
+
+    def _last(self, blobs: Blobs, target: str) -> Pending | None:
+        for blob in (blobs,) if isinstance(blobs, bytes) else reversed(blobs):
+            traits = TRAITS[self._index(sequence_of(blob))]
+            if target in traits.targets:
+                return Pending(blob, traits)
+        return None
+
+    def _slots(self, first: int, last: int) -> Iterator[tuple[int, range]]:
+        """The pages that hold a part of a range of numbers, and the slots there."""
+        begin, end = first // _PAGE, last // _PAGE + 1
+        few = end - begin < len(self._pages)
+        numbers = range(begin, end) if few else sorted(self._pages)
+        for number in [number for number in numbers if begin <= number < end and number in self._pages]:
+            base = number * _PAGE
+            yield number, range(max(0, first - base), min(_PAGE, last - base + 1))
+
+    def _strike(self, sequence: int, target: str) -> bool:
+        number, slot = divmod(sequence, _PAGE)
+        page = self._pages.get(number)
+        if page is None or target not in TRAITS[page[slot]].targets:
+            return False
+        page[slot] = index_without(page[slot], target)
+        self._targets[target].owed -= 1
+        if not page[slot]:
+            self.pending -= 1
+            page[_PAGE] -= 1
+            if not page[_PAGE]:
+                del self._pages[number]
+        return True
+
+    def _discard(self, key: bytes) -> None:
+        """Forget those blobs of a key that nobody owes any more."""
+        shard = self._shards[hash(key) % _SHARDS]
+        left = [blob for blob in _each(shard[key]) if self._index(sequence_of(blob))]
+        if left:
+            shard[key] = left[0] if len(left) == 1 else tuple(left) if len(left) <= _FEW else left
+        else:
+            del shard[key]
+
+
+def _each(blobs: Blobs) -> Iterator[Blob]:
+    return iter((blobs,) if isinstance(blobs, bytes) else blobs)
+
+
+def _joined(blobs: Blobs, blob: Blob) -> Blobs:
+    if isinstance(blobs, bytes):
+        blobs = (blobs,)
+    position = len(blobs)
+    if version_of(blobs[-1]) > version_of(blob):
+        position = bisect_right(blobs, version_of(blob), key=version_of)
+    if isinstance(blobs, list):
+        blobs.insert(position, blob)
+        return blobs
+    joined = [*blobs[:position], blob, *blobs[position:]]
+    return joined if len(joined) > _FEW else tuple(joined)
