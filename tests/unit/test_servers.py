@@ -10,7 +10,7 @@ import socket
 import sys
 import tempfile
 import textwrap
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -44,6 +44,14 @@ NOBODY = 65534
 async def server(request: pytest.FixtureRequest) -> AsyncGenerator[PrivateServer]:
     async with request.param() as started:
         yield started
+
+
+@pytest.fixture
+def folder_for_all() -> Generator[str]:
+    """A folder that other users may enter, and in which no other process makes folders for servers."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield folder
 
 
 @pytest.fixture
@@ -189,6 +197,14 @@ async def test_a_paused_server_can_be_ended(server: PrivateServer, way: str) -> 
     assert is_gone(pid)
 
 
+async def test_a_paused_server_that_is_terminated_ends_in_an_orderly_way(
+    private_mariadb: MariaDBServer,
+) -> None:
+    await private_mariadb.pause()
+    await private_mariadb.terminate()
+    assert "Shutdown complete" in private_mariadb.log_tail()
+
+
 async def test_a_server_that_was_stopped_leaves_nothing_behind(server: PrivateServer) -> None:
     pid, folder, port = server.pid, server.folder, server.port
     await server.stop()
@@ -249,7 +265,10 @@ def test_a_server_started_in_one_event_loop_is_used_in_another() -> None:
         asyncio.run(server.stop())
 
 
-async def test_servers_die_with_the_process_that_started_them() -> None:
+async def test_servers_die_with_the_process_that_started_them(
+    folder_for_all: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", folder_for_all)
     script = """
         import asyncio
         from octopus_async.testing.servers import MariaDBServer, MemcachedServer
@@ -262,7 +281,11 @@ async def test_servers_die_with_the_process_that_started_them() -> None:
         asyncio.run(main())
     """
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", textwrap.dedent(script), stdout=asyncio.subprocess.PIPE
+        sys.executable,
+        "-c",
+        textwrap.dedent(script),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "TMPDIR": folder_for_all},
     )
     assert child.stdout is not None
     line = (await child.stdout.readline()).decode().split()

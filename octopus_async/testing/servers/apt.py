@@ -10,19 +10,20 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _STATUS = Path("/var/lib/dpkg/status")
 _COMMAND_SECONDS = 600.0
-_PRETENDED = """
+# What a package is, without what it asks of others: a system that is half broken is then no obstacle.
+_KEPT_FIELDS = ("Package:", "Status:", "Version:", "Architecture:", "Multi-Arch:", "Provides:")
+_PRETENDED = """\
 Package: {name}
 Status: install ok installed
 Version: 9999:0
 Architecture: all
 Multi-Arch: allowed
-Maintainer: nobody
-Description: stands in for what is not needed
+
 """
 
 
@@ -50,7 +51,6 @@ def unpack(pattern: str, target: Path) -> None:
         apt = _PrivateApt(Path(scratch), without=pattern)
         tree = Path(scratch, "tree")
         tree.mkdir()
-        tree.chmod(0o755)  # whatever the umask: another user's server runs from it
         for archive in apt.download(apt.choose(pattern)):
             _run("dpkg", "-x", str(archive), str(tree))
         if target.exists():
@@ -79,9 +79,7 @@ class _PrivateApt:
         self._options = [f"-o{name}={value}" for name, value in settings.items()]
         (scratch / "state/lists/partial").mkdir(parents=True)
         (scratch / "cache/archives/partial").mkdir(parents=True)
-        itself = re.compile(rf"Package: ({without})$", re.MULTILINE)  # downloaded though it be installed
-        stanzas = _STATUS.read_text(encoding="utf-8", errors="replace").split("\n\n")
-        self._status.write_text("\n\n".join(s for s in stanzas if not itself.match(s)), encoding="utf-8")
+        self._status.write_text("".join(_installed(without)), encoding="utf-8")
 
     def choose(self, pattern: str) -> str:
         """The newest package whose name matches. Updates the private lists first."""
@@ -99,7 +97,8 @@ class _PrivateApt:
         """Download a package, and the libraries it depends on unless they are installed."""
         self._pretend_installed(name for name in self._asked_for_by(package) if not name.startswith("lib"))
         plan = self._get("install", "--simulate", "--no-install-recommends", package)
-        self._get("download", *re.findall(r"^Inst (\S+)", plan, re.MULTILINE))
+        names = re.findall(r"^Inst (\S+)", plan, re.MULTILINE)
+        self._get("download", *(name for name in names if name == package or name.startswith("lib")))
         return sorted(self._scratch.glob("*.deb"))
 
     def _asked_for_by(self, package: str) -> list[str]:
@@ -113,6 +112,13 @@ class _PrivateApt:
 
     def _get(self, *arguments: str) -> str:
         return _run("apt-get", "-q", *self._options, *arguments, folder=self._scratch)
+
+
+def _installed(without: str) -> Iterator[str]:
+    for stanza in _STATUS.read_text(encoding="utf-8", errors="replace").split("\n\n"):
+        lines = [line for line in stanza.splitlines() if line.startswith(_KEPT_FIELDS)]
+        if lines and not re.fullmatch(f"Package: ({without})", lines[0]):
+            yield "\n".join([*lines, "", ""])
 
 
 def _by_number(name: str) -> list[int]:
