@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
@@ -28,6 +29,9 @@ MAX_DEPTH = 64
 INTEGER_LIMIT = 1 << 63
 _DECIMAL_DIGITS = (35, 30)
 _FIRST_YEAR = 1000  # MySQL's DATETIME begins there
+LONE_SURROGATE = "holds a lone surrogate, which is no text in UTF-8"
+_TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels"
+_UNEXPECTED = re.compile(r"\(Expected `([^`]+)` - .*, input_type=([^\]]+)\]\)$", re.MULTILINE)
 _ROUND_TRIP: Any = {"by_alias": False, "round_trip": True}
 
 
@@ -54,16 +58,13 @@ def _limited(encode: Callable[[Any], Value], limit: int) -> Callable[[Any], Valu
 
 
 def _json_encoder(adapter: TypeAdapter[Any]) -> Callable[[Any], Value]:
-    decode = _json_decoder(adapter)
-
     def encode(value: Any) -> Value:  # noqa: ANN401 - whatever the annotation allows
         try:
             plain = adapter.dump_python(value, mode="json", warnings="error", **_ROUND_TRIP)
-        except (PydanticSerializationError, RecursionError, UnicodeDecodeError) as error:
-            msg = f"cannot be kept as JSON: {str(error).splitlines()[0][:200]}"
-            raise ValueError(msg) from None
+        except (RecursionError, ValueError) as error:
+            raise ValueError(_reason(error)) from None
         check_nested(plain)
-        if not _comes_back(adapter, value, decode, plain):
+        if not _comes_back(adapter, value, _json(plain)):
             msg = "would not come back from JSON as it is: declare its type more closely"
             raise ValueError(msg)
         return cast("Value", plain)
@@ -71,14 +72,39 @@ def _json_encoder(adapter: TypeAdapter[Any]) -> Callable[[Any], Value]:
     return encode
 
 
-def _json_decoder(adapter: TypeAdapter[Any]) -> Callable[[Any], Any]:
-    # As JSON rather than as Python objects: a strict model takes a date's text only from JSON.
-    return lambda value: adapter.validate_json(to_json(value), by_alias=False, by_name=True)
-
-
-def _comes_back(adapter: TypeAdapter[Any], value: object, decode: Callable[[Any], Any], plain: Value) -> bool:
+def _json(plain: Value) -> bytes:
     try:
-        found = decode(plain)
+        return to_json(plain)
+    except ValueError:
+        raise ValueError(LONE_SURROGATE) from None
+
+
+def _reason(error: Exception) -> str:
+    """What pydantic says, without the value that it shows."""
+    if isinstance(error, UnicodeEncodeError):
+        return LONE_SURROGATE
+    if isinstance(error, UnicodeDecodeError):
+        return "holds bytes that are no UTF-8"
+    if not isinstance(error, PydanticSerializationError):
+        return _TOO_DEEP
+    unexpected = _UNEXPECTED.search(str(error))
+    if unexpected is None:
+        return "holds a value that cannot be written as JSON"
+    return f"holds a {unexpected[2]} where {unexpected[1]} is declared"
+
+
+def _json_decoder(adapter: TypeAdapter[Any]) -> Callable[[Any], Any]:
+    return lambda value: _from_json(adapter, to_json(value))
+
+
+def _from_json(adapter: TypeAdapter[Any], text: bytes) -> Any:  # noqa: ANN401 - as annotated
+    # JSON rather than Python objects: a strict model takes a date's text only from there.
+    return adapter.validate_json(text, by_alias=False, by_name=True)
+
+
+def _comes_back(adapter: TypeAdapter[Any], value: object, text: bytes) -> bool:
+    try:
+        found = _from_json(adapter, text)
     except ValueError:
         return False
     before, after = (adapter.dump_python(it, warnings=False, **_ROUND_TRIP) for it in (value, found))
@@ -118,8 +144,7 @@ def check_nested(value: Value, depth: int = MAX_DEPTH) -> None:
     elif isinstance(value, float):
         _encode_real(value)
     elif depth == 0:
-        msg = f"is nested deeper than {MAX_DEPTH} levels"
-        raise ValueError(msg)
+        raise ValueError(_TOO_DEEP)
     elif isinstance(value, Mapping):
         for name, item in value.items():
             _encode_text(name)

@@ -26,7 +26,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError, to_json
 
-from octopus_async.codec import INTEGER_LIMIT, decoder_of, encoder_of
+from octopus_async.codec import INTEGER_LIMIT, LONE_SURROGATE, decoder_of, encoder_of
 from octopus_async.errors import ConfigurationError, InvalidRecord
 from octopus_async.model import Builder, KeyedModel, Stamp, id_was_generated, stamp_of
 from octopus_async.record import Key, Record, Value
@@ -176,7 +176,7 @@ class Mapper(Generic[M]):
             payload = to_json(fields)
         except (PydanticSerializationError, UnicodeEncodeError):
             name = next(name for name, value in fields.items() if not _encodable(value))
-            raise self._invalid(name, "holds a lone surrogate, which is no text in UTF-8") from None
+            raise self._invalid(name, LONE_SURROGATE) from None
         if len(payload) > self.max_bytes:
             problem = f"the record has {len(payload)} bytes, over the limit of {self.max_bytes}"
             msg = f"{self.schema.model}: {problem}"
@@ -190,7 +190,7 @@ class Mapper(Generic[M]):
         try:
             length = len(text.encode())
         except UnicodeEncodeError:
-            raise self._invalid("id", "holds a lone surrogate, which is no text in UTF-8") from None
+            raise self._invalid("id", LONE_SURROGATE) from None
         if not text or length > MAX_ID_BYTES or "\0" in text:
             raise self._invalid("id", f"has 1 to {MAX_ID_BYTES} bytes of UTF-8 without NUL")
         return text

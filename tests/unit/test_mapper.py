@@ -29,6 +29,7 @@ from pydantic import (
     NaiveDatetime,
     PastDate,
     PastDatetime,
+    PlainSerializer,
     SecretStr,
     computed_field,
     create_model,
@@ -36,6 +37,7 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
+from octopus_async.codec import MAX_DEPTH
 from octopus_async.errors import InvalidRecord
 from octopus_async.mapper import MAX_ID_BYTES, Mapper
 from octopus_async.model import KeyedModel, Model
@@ -553,3 +555,75 @@ def test_what_would_not_come_back_as_it_was_is_refused(annotation: Any, value: o
     message = refusal(lambda: mapper.encode(model, LATER, create=True))
     assert message.startswith("Thing.x ")
     assert "hunter2" not in message
+
+
+def nested(depth: int) -> object:
+    value: object = 0
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def a_cycle() -> object:
+    value: list[object] = []
+    value.append(value)
+    return value
+
+
+def raise_it(_: object) -> object:
+    raise TypeError("a secret")
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        pytest.param({"a\0": 1}, "holds a NUL, which not every database stores", id="key with NUL"),
+        pytest.param(["a\0"], "holds a NUL, which not every database stores", id="NUL"),
+        pytest.param(
+            {"\ud800": 1}, "holds a lone surrogate, which is no text in UTF-8", id="key with surrogate"
+        ),
+        pytest.param(["\ud800"], "holds a lone surrogate, which is no text in UTF-8", id="surrogate"),
+        pytest.param({"x": 1 << 63}, "is past 64 bits", id="65 bits"),
+        pytest.param(nested(MAX_DEPTH + 1), "is nested deeper than 64 levels", id="65 levels"),
+        pytest.param(nested(10_000), "is nested deeper than 64 levels", id="10000 levels"),
+        pytest.param(a_cycle(), "is nested deeper than 64 levels", id="cycle"),
+        pytest.param(object(), "holds a value that cannot be written as JSON", id="object"),
+        pytest.param([b"\xff"], "holds bytes that are no UTF-8", id="bytes"),
+        pytest.param(
+            [float("nan")], "would not come back from JSON as it is: declare its type more closely", id="nan"
+        ),
+    ],
+)
+def test_a_nested_value_that_cannot_be_kept_is_refused_by_the_fields_name(value: object, why: str) -> None:
+    assert refused("anything", value) == why
+
+
+def test_the_deepest_value_that_is_taken_comes_back() -> None:
+    assert returned(field_of(Any), nested(MAX_DEPTH)) == nested(MAX_DEPTH)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "why"),
+    [
+        (list[int], ["a secret"], "holds a str where int is declared"),
+        (list[int], "a secret", "holds a str where list[int] is declared"),
+        (list[int], ["(Expected `a secret` [input_type=secret])"], "holds a str where int is declared"),
+        (Point, {"x": 1}, "holds a dict where Point is declared"),
+        (Point, Point.model_construct(x="a secret"), "holds a str where int is declared"),
+        (list[float], [float("nan")], "is nan, which not every database stores"),
+        (int | bytes, [1], "holds a list where int is declared"),
+        (
+            list[Annotated[int, PlainSerializer(raise_it)]],
+            [1],
+            "holds a value that cannot be written as JSON",
+        ),
+    ],
+    ids=repr,
+)
+def test_a_refusal_says_what_is_wrong_inside_and_shows_no_value(
+    annotation: Any, value: object, why: str
+) -> None:
+    mapper = field_of(annotation)
+    model = mapper.model.model_construct(x=value)
+    message = refusal(lambda: mapper.encode(model, LATER, create=True))
+    assert message == f"Thing.x {why}"
