@@ -119,7 +119,6 @@ MYSQL = Dialect(
     text_of="CONVERT({} USING utf8mb4)",
     exactly="CAST(CONVERT({} USING utf8mb4) AS BINARY) = %s",
     codecs={
-        Type.TEXT: Codec(None, values.decode_text),
         Type.REAL: Codec(float, float),
         Type.BOOLEAN: Codec(int, bool),
         Type.BINARY: Codec(values.encode_binary, values.decode_binary),

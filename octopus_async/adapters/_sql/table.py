@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from octopus_async.adapters._sql.dialect import BORN, SIDE, VERSION, Dialect
-from octopus_async.adapters._sql.values import decoded
+from octopus_async.adapters._sql.values import decode_text, decoded
 from octopus_async.errors import InvalidRecord
-from octopus_async.record import NO_VERSION, Fields, Key, Record, Value
+from octopus_async.record import NO_VERSION, Fields, Key, Record
 from octopus_async.schema import Schema, Type
 
 Row = Sequence[Any]
@@ -143,10 +143,17 @@ class Table:
 
     def record(self, row: Row) -> Record:
         """The living record of a row of `read` or `page`."""
-        fields: dict[str, Value] = dict(zip(self._fields, row[1:-2], strict=True))
+        values = row[1:-2]
+        fields: dict[str, Any] = dict(zip(self._fields, values, strict=True))
         for field, decode in self._decoders:
             value = fields[field]
             if value is not None:
                 fields[field] = decoded(decode, value)
+        if bytes in map(type, values):
+            # Text of a binary column, or whatever others left in a column that takes anything.
+            fields = {
+                field: decoded(decode_text, value) if isinstance(value, bytes) else value
+                for field, value in fields.items()
+            }
         key = Key(self.model, self.id_text(row[0]))
         return Record(key, row[-2] or NO_VERSION, row[-1] or NO_VERSION, fields)

@@ -74,9 +74,9 @@ def decode_decimal(value: str) -> str:
     return "0" if text == "-0" else text
 
 
-def decode_text(value: str | bytes) -> str:
-    """Text, also from a binary column."""
-    return value if isinstance(value, str) else value.decode()
+def decode_text(value: bytes) -> str:
+    """The text of a binary column. Raises ValueError if it is none."""
+    return value.decode()
 
 
 def decoded(decode: Decode, value: Any) -> Value:  # noqa: ANN401 - whatever the driver gave
