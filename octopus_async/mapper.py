@@ -7,7 +7,7 @@ an `InvalidRecord` that names the field, before anything is sent.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
@@ -21,6 +21,7 @@ from pydantic import (
     NaiveDatetime,
     PastDate,
     PastDatetime,
+    PydanticUndefinedAnnotation,
     ValidationError,
 )
 from pydantic.fields import FieldInfo
@@ -59,7 +60,6 @@ _SCALARS: dict[Any, Type] = {
 }
 
 _ID_CLASSES: dict[Type, type] = {Type.TEXT: str, Type.INTEGER: int, Type.UUID: UUID}
-_ID_DECODERS: dict[Type, Callable[[str], Any]] = {Type.TEXT: str, Type.INTEGER: int, Type.UUID: UUID}
 
 
 class Mapper(Generic[M]):
@@ -81,7 +81,8 @@ class Mapper(Generic[M]):
             column.field: decoder_of(column, model.model_fields[column.field])
             for column in self.schema.columns
         }
-        self._decode_id = _ID_DECODERS[self.schema.id_type]
+        id_column = Column("id", self.schema.id_column, self.schema.id_type, nullable=False)
+        self._decode_stored_id = decoder_of(id_column, model.model_fields["id"])
 
     def key(self, id_: object) -> Key:
         """The key of an id. Raises `InvalidRecord` if it cannot be one."""
@@ -195,6 +196,9 @@ class Mapper(Generic[M]):
             raise self._invalid("id", f"has 1 to {MAX_ID_BYTES} bytes of UTF-8 without NUL")
         return text
 
+    def _decode_id(self, text: Any) -> Any:  # noqa: ANN401 - to the class's own id type
+        return self._decode_stored_id(int(text) if self.schema.id_type is Type.INTEGER else text)
+
     def _parse_uuid(self, text: str) -> UUID:
         try:
             return UUID(text)
@@ -209,21 +213,13 @@ def schema_of(model: type[KeyedModel]) -> Schema:
     """How a model class is stored. Raises `ConfigurationError` if it cannot be."""
     mapping = model.__octopus_mapping__
     name = mapping.name or model.__name__
-    if "id" not in model.model_fields:
-        msg = f"{name} declares no id: derive it from Model, or declare `id: str`, int or UUID"
-        raise ConfigurationError(msg)
-    if model.model_config.get("extra") == "allow":
-        msg = f"{name} allows extra fields, which no backend could type: declare them, as a dict for instance"
-        raise ConfigurationError(msg)
-    unknown = sorted(set(mapping.columns) - set(model.model_fields))
-    if unknown:
-        msg = f"{name}: columns names {unknown[0]!r}, which is no field of it"
-        raise ConfigurationError(msg)
+    _complete(model, name)
+    _check_fields(model, name)
     id_type, _ = _type_of(model.model_fields["id"].annotation)
     if id_type not in _ID_CLASSES:
         msg = f"{name}.id has to be a UUID, str or int"
         raise ConfigurationError(msg)
-    return Schema(
+    schema = Schema(
         model=name,
         table=mapping.table or name.lower(),
         id_column=mapping.id_column or mapping.columns.get("id", "id"),
@@ -234,12 +230,72 @@ def schema_of(model: type[KeyedModel]) -> Schema:
             if field != "id"
         ),
     )
+    _check_columns(schema)
+    return schema
+
+
+def _complete(model: type[KeyedModel], name: str) -> None:
+    """Make sure that types which the class was declared before are known by now."""
+    try:
+        model.model_rebuild(_parent_namespace_depth=0)
+    except PydanticUndefinedAnnotation as error:
+        msg = f"{name}: the type of a field is not known: {error.name}"
+        raise ConfigurationError(msg) from None
+
+
+def _check_fields(model: type[KeyedModel], name: str) -> None:
+    if "id" not in model.model_fields:
+        msg = f"{name} declares no id: derive it from Model, or declare `id: str`, int or UUID"
+        raise ConfigurationError(msg)
+    if model.model_config.get("extra") == "allow":
+        msg = f"{name} allows extra fields, which no backend could type: declare them, as a dict for instance"
+        raise ConfigurationError(msg)
+    unknown = sorted(set(model.__octopus_mapping__.columns) - set(model.model_fields))
+    if unknown:
+        msg = f"{name}: columns names {unknown[0]!r}, which is no field of it"
+        raise ConfigurationError(msg)
+    if "version" in model.model_fields:
+        msg = (
+            f"{name}: a field called version would hide the record's: call it otherwise, "
+            "for instance `revision` with columns={'revision': 'version'}"
+        )
+        raise ConfigurationError(msg)
+
+
+def _check_columns(schema: Schema) -> None:
+    taken = {schema.id_column.lower(): "id"}
+    for column in schema.columns:
+        # SQL does not tell the case of columns.
+        other = taken.setdefault(column.name.lower(), column.field)
+        if other != column.field:
+            msg = f"{schema.model}: {other} and {column.field} are both kept in the column {column.name!r}"
+            raise ConfigurationError(msg)
+    for field in ("created_at", "updated_at"):
+        column = schema.by_field[field]
+        if column.type is not Type.TIMESTAMP or column.nullable:
+            msg = f"{schema.model}.{field} has to be a datetime, as it is in Model"
+            raise ConfigurationError(msg)
 
 
 def _column(field: str, info: FieldInfo, name: str) -> Column:
     type_, nullable = _type_of(info.annotation)
-    lengths = [item.max_length for item in info.metadata if getattr(item, "max_length", None) is not None]
-    return Column(field, name, type_, nullable, min(lengths) if lengths and type_ is Type.TEXT else None)
+    limit = min(_lengths(info.annotation, info.metadata), default=None) if type_ is Type.TEXT else None
+    return Column(field, name, type_, nullable, limit)
+
+
+def _lengths(annotation: Any, metadata: Iterable[Any]) -> Iterator[int]:  # noqa: ANN401 - annotations have no type
+    """Every limit that is declared for a text, of which one member of a union may be."""
+    for item in metadata:
+        if isinstance(item, FieldInfo):
+            yield from _lengths(None, item.metadata)
+        elif getattr(item, "max_length", None) is not None:
+            yield item.max_length
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        yield from _lengths(annotation.__origin__, annotation.__metadata__)
+    elif origin in (Union, types.UnionType):
+        for member in get_args(annotation):
+            yield from _lengths(member, ())
 
 
 def _type_of(annotation: Any) -> tuple[Type, bool]:  # noqa: ANN401 - annotations have no type
