@@ -369,15 +369,18 @@ class Guard:
                 self._read_lane.flush(lambda _: error)
             else:
                 self._write_lane.flush(lambda _: failed(error))
-        if breaker.wants_probe and direction not in self._probes and not self._closing:
-            probe = asyncio.get_running_loop().create_task(self._probe_until_closed(direction, breaker))
-            self._probes[direction] = probe
-            probe.add_done_callback(lambda _: self._probes.pop(direction, None))
+        self._ensure_probing(direction, breaker)
         self._events.emit(
             BreakerChanged(
                 self.name, direction, transition.before.value, transition.after.value, transition.reason
             )
         )
+
+    def _ensure_probing(self, direction: str, breaker: Breaker) -> None:
+        probe = self._probes.get(direction)
+        if breaker.wants_probe and not self._closing and (probe is None or probe.done()):
+            probing = self._probe_until_closed(direction, breaker)
+            self._probes[direction] = asyncio.get_running_loop().create_task(probing)
 
     async def _probe_until_closed(self, direction: str, breaker: Breaker) -> None:
         while breaker.wants_probe:

@@ -407,6 +407,16 @@ async def test_a_probe_that_raises_anything_is_made_again(stage: Stage) -> None:
     assert SECRET not in repr(stage.told)
 
 
+async def test_a_breaker_that_opens_as_its_probe_ends_is_probed_again(stage: Stage) -> None:
+    stage.guard.writes.trip("for the test")
+    (probe,) = stage.guard._probes.values()
+    while not probe.done():  # noqa: ASYNC110 - it has to be seen in the turn in which it ends
+        await asyncio.sleep(0)
+    stage.guard.writes.trip("again, before the loop's next turn")
+    assert not stage.guard.writes.passes
+    await stage.closes("writes")
+
+
 async def test_a_breaker_that_opens_in_the_listener_of_its_closing_is_probed_again(stage: Stage) -> None:
     def trip(event: Event) -> None:
         if isinstance(event, BreakerChanged) and event.after == "closed" and len(stage.moves) < 5:
