@@ -327,13 +327,24 @@ class Guard:
         start = loop.time()
         try:
             async with asyncio.timeout(self.policy.timeout):
-                result = await make_call()
+                result = await self._contained(make_call())
         except Exception as error:  # noqa: BLE001 - whatever it is, it leaves here as one of our tree
             unavailable = self._as_unavailable(error)
             self._judge(breaker, generation, unavailable, loop.time() - start)
             raise unavailable from (None if unavailable is error else error)
         self._judge(breaker, generation, verdict(result), loop.time() - start)
         return result
+
+    async def _contained(self, call: Awaitable[T]) -> T:
+        """Await the adapter. A cancellation of its driver's own must not end the task that asks."""
+        try:
+            return await call
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            message = f"backend {self.name} gave a call up of its own accord"
+            raise BackendFailed(message, backend=self.name) from None
 
     def _as_unavailable(self, error: Exception) -> Unavailable:
         if isinstance(error, Unavailable):
@@ -396,7 +407,7 @@ class Guard:
         try:
             await self._open_adapter()
             async with asyncio.timeout(self.policy.timeout):
-                await (self.adapter.ping() if direction == "reads" else self.adapter.probe())
+                await self._contained(self.adapter.ping() if direction == "reads" else self.adapter.probe())
         except asyncio.CancelledError:
             breaker.probe_dropped(permit)
             raise
@@ -411,7 +422,7 @@ class Guard:
                 return
             try:
                 async with asyncio.timeout(self.policy.open_timeout):
-                    await self.adapter.open()
+                    await self._contained(self.adapter.open())
             except TimeoutError:
                 message = f"backend {self.name} could not be opened within {self.policy.open_timeout:g} s"
                 raise BackendTimeout(message, backend=self.name, sent=False) from None

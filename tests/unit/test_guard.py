@@ -344,6 +344,16 @@ async def test_a_foreign_exception_becomes_one_of_our_tree_without_its_text(
     assert SECRET not in caplog.text
 
 
+async def test_a_cancellation_that_leaks_out_of_a_driver_is_a_failure_of_the_backend(stage: Stage) -> None:
+    stage.store.errors = dict.fromkeys(("apply", "read", "ping"), asyncio.CancelledError())
+    (outcome,) = await stage.guard.apply([stage.create()], Mode.MIRROR)
+    assert outcome.status is Status.UNKNOWN
+    assert isinstance(outcome.error, BackendFailed)
+    assert isinstance(await stage.fetch(stage.author.key()), BackendFailed)
+    with pytest.raises(BackendFailed):
+        await stage.guard.ping()
+
+
 # -- probes ----------------------------------------------------------------------------------------
 
 
@@ -405,6 +415,14 @@ async def test_a_probe_that_raises_anything_is_made_again(stage: Stage) -> None:
     stage.store.errors = {}
     await stage.closes("writes")
     assert SECRET not in repr(stage.told)
+
+
+async def test_a_cancellation_that_leaks_out_of_a_driver_ends_no_probing(stage: Stage) -> None:
+    stage.store.errors = {"probe": asyncio.CancelledError()}
+    stage.guard.writes.trip("for the test")
+    await asyncio.sleep(0.1)
+    stage.store.errors = {}
+    await stage.closes("writes")
 
 
 async def test_a_breaker_that_opens_as_its_probe_ends_is_probed_again(stage: Stage) -> None:
