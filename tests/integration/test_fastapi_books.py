@@ -10,7 +10,6 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import aiomysql
 import httpx
@@ -39,21 +38,11 @@ async def service(write: str, journal: Path) -> AsyncIterator[str]:
         "BOOKS_JOURNAL": str(journal),
         "PYTHONPATH": os.pathsep.join([str(ROOT / "examples"), str(ROOT)]),
     }
-    process = await asyncio.create_subprocess_exec(
-        *(
-            sys.executable,
-            "-m",
-            "uvicorn",
-            "fastapi_books:app",
-            "--port",
-            str(port),
-            "--log-level",
-            "warning",
-        ),
-        env=environment,
-        stderr=asyncio.subprocess.STDOUT,
-        stdout=(journal.parent / "uvicorn.log").open("wb"),
-    )
+    uvicorn = (sys.executable, "-m", "uvicorn", "fastapi_books:app", "--log-level", "warning")
+    with (journal.parent / "uvicorn.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *uvicorn, "--port", str(port), env=environment, stderr=asyncio.subprocess.STDOUT, stdout=log
+        )
     url = f"http://127.0.0.1:{port}"
     try:
         await answers(url)
@@ -90,36 +79,38 @@ async def titles(url: str) -> dict[str, str]:
         connection.close()
 
 
-def as_text(value: Any) -> str:
+def as_text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
 async def test_every_book_that_got_a_2xx_is_found_after_the_database_was_killed(tmp_path: Path) -> None:
-    async with MariaDBServer() as primary, MemcachedServer() as cache:
-        async with service(f"{primary.url} {cache.url}", tmp_path / "journal") as url:
-            load = await asyncio.create_subprocess_exec(
-                *(sys.executable, str(LOAD), url, "10", "8"), stdout=asyncio.subprocess.PIPE
-            )
-            await asyncio.sleep(2.5)
-            await primary.kill()
-            await asyncio.sleep(4)
-            await primary.start()
-            async with asyncio.timeout(60):
-                output, _ = await load.communicate()
-            ledger = json.loads(output)
-            expected = {
-                path: title for path, title in ledger["books"].items() if path not in ledger["uncertain"]
-            }
-            alive = {path: title for path, title in expected.items() if title is not None}
-            await caught_up(primary.url, alive)
+    async with (
+        MariaDBServer() as primary,
+        MemcachedServer() as cache,
+        service(f"{primary.url} {cache.url}", tmp_path / "journal") as url,
+    ):
+        load = await asyncio.create_subprocess_exec(
+            *(sys.executable, str(LOAD), url, "10", "8"), stdout=asyncio.subprocess.PIPE
+        )
+        await asyncio.sleep(2.5)
+        await primary.kill()
+        await asyncio.sleep(4)
+        await primary.start()
+        async with asyncio.timeout(60):
+            output, _ = await load.communicate()
+        ledger = json.loads(output)
+        print(ledger["statuses"])
+        promised = ledger["books"].items()
+        expected = {path: title for path, title in promised if path not in ledger["uncertain"]}
+        await caught_up(primary.url, {path: title for path, title in expected.items() if title is not None})
 
-            held = await titles(primary.url)
-            assert {path: held.get(path) for path in expected} == expected
-            assert ledger["mismatches"] == []
-            assert not any("50" in status for status in ledger["statuses"]), ledger["statuses"]
-            assert ledger["uncertain"] == []
-            assert len(expected) > 100
-            await found_over_http(url, expected)
+        held = await titles(primary.url)
+        assert {path: held.get(path) for path in expected} == expected
+        assert ledger["mismatches"] == []
+        assert not any(" 5" in status for status in ledger["statuses"]), ledger["statuses"]
+        assert ledger["uncertain"] == []
+        assert len(expected) > 100
+        await found_over_http(url, expected)
 
 
 async def caught_up(url: str, alive: dict[str, str]) -> None:
