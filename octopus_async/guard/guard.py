@@ -19,6 +19,7 @@ from octopus_async.errors import (
     BackendRefused,
     BackendTimeout,
     CircuitOpen,
+    OctopusError,
     OperationNotSupported,
     SchemaMismatch,
     Unavailable,
@@ -426,6 +427,10 @@ class Guard:
             except TimeoutError:
                 message = f"backend {self.name} could not be opened within {self.policy.open_timeout:g} s"
                 raise BackendTimeout(message, backend=self.name, sent=False) from None
+            except OctopusError:
+                raise
+            except Exception as error:
+                raise self._as_unavailable(error) from error
             self._is_open = True
 
     # -- errors ----------------------------------------------------------------------------------

@@ -461,6 +461,30 @@ async def test_a_breaker_forced_open_is_not_probed_until_it_is_released(stage: S
 # -- opening and closing ---------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "fault", [Fault.REFUSE, Fault.HANG, OSError(SECRET)], ids=["refuse", "hang", "foreign"]
+)
+async def test_a_backend_that_cannot_be_opened_is_opened_later_by_a_probe(fault: Fault | Exception) -> None:
+    stage = Stage()
+    if isinstance(fault, Fault):
+        stage.faulty.opens = fault
+    else:
+        stage.store.errors = {"open": fault}
+    with pytest.raises(Unavailable) as caught:
+        await stage.guard.open()
+    assert SECRET not in str(caught.value)
+    assert not stage.guard.reads.passes
+    assert not stage.guard.writes.passes
+    assert isinstance(stage.submit(stage.create()).result().error, CircuitOpen)
+    stage.faulty.heal()
+    stage.store.errors = {}
+    await stage.closes("reads")
+    await stage.closes("writes")
+    assert await stage.submit(stage.create()) == APPLIED
+    await stage.guard.close()
+    assert SECRET not in repr(stage.told)
+
+
 async def test_a_wrong_set_up_is_said_as_such_when_opening() -> None:
     stage = Stage()
     stage.store.errors = {"open": ConfigurationError("the driver is missing: install octopus-async[mysql]")}
