@@ -286,13 +286,17 @@ class Guard:
             outcomes.update(zip(chosen, results, strict=True))
         return [outcomes[index] for index in range(len(operations))]
 
-    async def _watched(self, call: Awaitable[T], keys: Sequence[Key]) -> T:
+    async def _watched(self, call: Awaitable[Sequence[T]], keys: Sequence[Key]) -> Sequence[T]:
         try:
-            return await call
+            results = await call
         except SchemaMismatch as error:
             for model in {key.model for key in keys}:
                 self._schema_differs(model, error)
             raise
+        if len(results) != len(keys):
+            message = f"backend {self.name} gave {len(results)} answers for {len(keys)} keys"
+            raise BackendFailed(message, backend=self.name)
+        return results
 
     async def _prepare(self, models: set[str]) -> None:
         if models <= self._prepared:

@@ -354,6 +354,17 @@ async def test_a_cancellation_that_leaks_out_of_a_driver_is_a_failure_of_the_bac
         await stage.guard.ping()
 
 
+async def test_an_adapter_that_forgets_an_answer_has_failed(stage: Stage) -> None:
+    stage.store.forgets_one = True
+    answers = await asyncio.gather(*(stage.fetch(stage.author.key()) for _ in range(3)))
+    assert [type(answer) for answer in answers] == [BackendFailed] * 3
+    with pytest.raises(BackendFailed):
+        await stage.guard.read([stage.author.key()])
+    stage.store.outcomes = [APPLIED]
+    outcomes = await asyncio.gather(stage.submit(stage.create()), stage.submit(stage.create()))
+    assert [type(outcome.error) for outcome in outcomes] == [BackendFailed] * 2
+
+
 # -- probes ----------------------------------------------------------------------------------------
 
 
