@@ -325,6 +325,8 @@ class Guard:
         verdict: Callable[[T], Unavailable | None] = lambda _: None,
     ) -> T:
         """One physical call under breaker and timeout. Raises nothing but `Unavailable`."""
+        if self._closing:
+            raise self._too_late(sent=False)
         generation = breaker.enter()
         if generation is None:
             raise self._circuit_open(direction, breaker)
@@ -448,7 +450,7 @@ class Guard:
 
     def _too_late(self, *, sent: bool) -> Unavailable:
         if self._closing:
-            return BackendFailed(f"backend {self.name} is closing", backend=self.name, sent=sent)
+            return BackendFailed(f"backend {self.name} is closed", backend=self.name, sent=sent)
         where = "answered" if sent else "asked"
         return BackendTimeout(
             f"backend {self.name} could not be {where} before the deadline", backend=self.name, sent=sent

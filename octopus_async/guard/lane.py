@@ -139,9 +139,14 @@ class Lane(Generic[T, R]):
             self._settle(call, result(call.item))
 
     async def close(self, seconds: float) -> None:
-        """Give calls under way ``seconds`` to end, then give them up; settle all futures."""
+        """Give calls under way ``seconds`` to end, then give them up; settle all futures.
+
+        Bulk calls do not wait for a slot any more: whoever makes them has to know of the closing.
+        """
         self._closed = True
         self.flush(lambda item: self._late(item, False))  # noqa: FBT003 - not sent
+        while self._admit_bulk():
+            pass
         if self._workers:
             await asyncio.wait(self._workers, timeout=seconds)
         for call in self._sent:
@@ -150,8 +155,6 @@ class Lane(Generic[T, R]):
             worker.cancel()
         if self._workers:
             await asyncio.wait(self._workers, timeout=seconds)
-        for waiter in self._bulk_waiters:
-            waiter.cancel()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -218,7 +221,7 @@ class Lane(Generic[T, R]):
             del self._chains[key]
 
     async def _enter_bulk(self) -> None:
-        if len(self._workers) + self._bulks < self.limits.workers:
+        if self._closed or len(self._workers) + self._bulks < self.limits.workers:
             self._bulks += 1
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -530,6 +530,31 @@ async def test_closing_is_bounded_though_the_backend_hangs(stage: Stage) -> None
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+async def test_closing_leaves_no_task_and_settles_what_waits(stage: Stage) -> None:
+    stage.faulty.writes = Fault.HANG
+    sent = stage.submit(stage.create())
+    await asyncio.sleep(0.005)
+    queued = stage.submit(stage.create())
+    bulk = asyncio.create_task(_one(stage.guard, stage.create()))
+    await asyncio.sleep(0.005)
+    await stage.guard.close()
+    assert sent.result().status is Status.UNKNOWN
+    assert queued.result().status is Status.UNAVAILABLE
+    assert (await bulk).status is Status.UNAVAILABLE
+
+
+async def test_a_closed_guard_answers_at_once_and_asks_nobody(stage: Stage) -> None:
+    await stage.guard.close()
+    before = stage.faulty.calls.copy()
+    assert stage.submit(stage.create()).result().status is Status.UNAVAILABLE
+    assert isinstance(stage.fetch(stage.author.key()).result(), BackendFailed)
+    assert (await _one(stage.guard, stage.create())).status is Status.UNAVAILABLE
+    with pytest.raises(BackendFailed, match="clos"):
+        await stage.guard.ping()
+    assert stage.faulty.calls == before
+    assert stage.guard.statistics().reads.calls == 0
+
+
 @pytest.mark.parametrize("moment", list(Moment))
 async def test_closing_that_was_cancelled_at_any_await_can_be_made_good(moment: Moment) -> None:
     for step in range(1, 50):

@@ -504,3 +504,14 @@ async def test_a_bulk_call_that_raises_leaves_its_slot() -> None:
         await lane.bulk(fail)
     assert lane.under_way == 0
     assert await lane.call("a") == "A"
+
+
+async def test_close_does_not_cancel_those_who_wait_for_a_bulk_call() -> None:
+    lane = Subject()
+    first, second = Bulk(lane), Bulk(lane)
+    await turns()
+    await lane.close(SOON)
+    await turns()
+    assert second.has_begun()
+    await first.end()
+    await second.end()
