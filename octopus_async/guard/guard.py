@@ -169,6 +169,11 @@ class Guard:
     async def open(self) -> None:
         """Open the adapter. On failure the breakers open, probes go on trying, and it raises."""
         self._closing = False
+        for lane in (self._read_lane, self._write_lane, self._fill_lane):
+            lane.open()
+        # After an earlier close, breakers may be open that nobody probes.
+        self._ensure_probing("reads", self.reads)
+        self._ensure_probing("writes", self.writes)
         try:
             await self._open_adapter()
         except Unavailable as error:

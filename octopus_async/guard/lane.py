@@ -138,6 +138,10 @@ class Lane(Generic[T, R]):
         for call in self._waiting():
             self._settle(call, result(call.item))
 
+    def open(self) -> None:
+        """Take calls again after `close`; a new lane takes them from the start."""
+        self._closed = False
+
     async def close(self, seconds: float) -> None:
         """Give calls under way ``seconds`` to end, then give them up; settle all futures.
 
@@ -155,8 +159,12 @@ class Lane(Generic[T, R]):
             worker.cancel()
         if self._workers:
             await asyncio.wait(self._workers, timeout=seconds)
+        # A worker that was cancelled before its first step could not sign off.
+        self._workers -= {worker for worker in self._workers if worker.done()}
+        self._starting = False
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     def _start_worker(self, loop: asyncio.AbstractEventLoop) -> None:
         # A worker that has not started yet takes what is queued meanwhile: no second one for that.

@@ -516,6 +516,26 @@ async def test_both_probes_open_the_adapter_once() -> None:
     await stage.guard.close()
 
 
+@pytest.mark.parametrize("was_down", [False, True], ids=["was well", "was down"])
+async def test_a_closed_guard_can_be_opened_again(*, was_down: bool) -> None:
+    stage = Stage()
+    stage.faulty.opens = Fault.REFUSE if was_down else None
+    if was_down:
+        with pytest.raises(BackendRefused):
+            await stage.guard.open()
+    else:
+        await stage.guard.open()
+    await stage.guard.close()
+    stage.faulty.heal()
+    await stage.guard.open()
+    await stage.closes("reads")
+    await stage.closes("writes")
+    operation = stage.create()
+    assert await stage.submit(operation) == APPLIED
+    assert isinstance(await stage.fetch(operation.key), Record)
+    await stage.guard.close()
+
+
 async def test_closing_is_bounded_though_the_backend_hangs(stage: Stage) -> None:
     stage.faulty.break_down(Fault.HANG)
     futures: list[asyncio.Future[Outcome]] = [stage.submit(stage.create()) for _ in range(2)]
