@@ -194,9 +194,11 @@ class Guard:
         self._prepared.clear()
         try:
             async with asyncio.timeout(self.policy.open_timeout):
-                await self.adapter.close()
+                await self._contained(self.adapter.close())
         except TimeoutError:
             _log.warning("backend %s did not close within %g s", self.name, self.policy.open_timeout)
+        except Exception as error:  # noqa: BLE001 - what one backend lets lie must not keep others open
+            _log.warning("backend %s failed to close: %s", self.name, type(error).__name__)
 
     async def prepare(self, schema: Schema, *, create: bool) -> None:
         """Learn a model; check or create what it needs at once. Raises `Unavailable`."""

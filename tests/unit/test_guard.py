@@ -575,6 +575,15 @@ async def test_a_closed_guard_answers_at_once_and_asks_nobody(stage: Stage) -> N
     assert stage.guard.statistics().reads.calls == 0
 
 
+async def test_an_adapter_that_fails_to_close_stops_nobody(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage.store.errors = {"close": OSError(SECRET)}
+    await stage.guard.close()
+    assert "memory" in caplog.text
+    assert SECRET not in caplog.text
+
+
 @pytest.mark.parametrize("moment", list(Moment))
 async def test_closing_that_was_cancelled_at_any_await_can_be_made_good(moment: Moment) -> None:
     for step in range(1, 50):
