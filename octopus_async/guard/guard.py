@@ -31,6 +31,7 @@ from octopus_async.record import Key, Miss, Mode, Operation, Outcome, Record, St
 from octopus_async.schema import Schema
 
 T = TypeVar("T")
+R = TypeVar("R")
 _log = logging.getLogger("octopus_async")
 _FILL_QUEUE = 1000  # fills are a favour: beyond this they are dropped
 
@@ -221,9 +222,11 @@ class Guard:
         """Look up keys in physical calls of their own. Raises `Unavailable`."""
         answers: list[Answer] = []
         for part in _parts(keys, self.capabilities.read_batch):
-            answers += await self._read_lane.bulk(
-                lambda part=part: self._guarded(self.reads, "reads", lambda: self._read(part))  # type: ignore[misc]
-            )
+            found = await self._read_lane.bulk(lambda part=part: self._run_reads(part, None))  # type: ignore[misc]
+            for answer in found:
+                if isinstance(answer, Unavailable):
+                    raise answer
+                answers.append(answer)
         return answers
 
     async def apply(self, operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:
@@ -245,6 +248,10 @@ class Guard:
     async def _run_reads(self, keys: Sequence[Key], _: object) -> Sequence[Answer | Unavailable]:
         try:
             return await self._guarded(self.reads, "reads", lambda: self._read(keys))
+        except SchemaMismatch as error:
+            if len({key.model for key in keys}) == 1:
+                return [error] * len(keys)
+            return await _by_model(keys, keys, lambda part: self._run_reads(part, None))
         except Unavailable as error:
             return [error] * len(keys)
 
@@ -269,36 +276,38 @@ class Guard:
         return await self._watched(self.adapter.read(keys), keys)
 
     async def _apply(self, operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:
-        models = {operation.key.model for operation in operations}
-        if not models <= self._prepared and len(models) > 1:
-            return await self._apply_by_model(operations, mode, models)
+        keys = [operation.key for operation in operations]
+        models = {key.model for key in keys}
+        if len(models) > 1 and not models <= self._prepared:
+            return await self._apply_by_model(operations, mode)
         await self._prepare(models)
-        outcomes = await self._watched(self.adapter.apply(operations, mode), [op.key for op in operations])
-        for operation, outcome in zip(operations, outcomes, strict=True):
+        try:
+            outcomes = await self._watched(self.adapter.apply(operations, mode), keys)
+        except SchemaMismatch:
+            if len(models) == 1:
+                raise
+            return await self._apply_by_model(operations, mode)
+        for key, outcome in zip(keys, outcomes, strict=True):
             if isinstance(outcome.error, SchemaMismatch):
-                self._schema_differs(operation.key.model, outcome.error)
+                self._schema_differs(key.model, outcome.error)
         return outcomes
 
-    async def _apply_by_model(
-        self, operations: Sequence[Operation], mode: Mode, models: set[str]
-    ) -> Sequence[Outcome]:
-        """One model whose table does not fit must not fail the others of the batch."""
-        outcomes: dict[int, Outcome] = {}
-        for model in sorted(models):
-            chosen = [index for index, op in enumerate(operations) if op.key.model == model]
+    async def _apply_by_model(self, operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:
+        async def apply(part: Sequence[Operation]) -> Sequence[Outcome]:
             try:
-                results = await self._apply([operations[index] for index in chosen], mode)
+                return await self._apply(part, mode)
             except SchemaMismatch as error:
-                results = [failed(error)] * len(chosen)
-            outcomes.update(zip(chosen, results, strict=True))
-        return [outcomes[index] for index in range(len(operations))]
+                return [failed(error)] * len(part)
+
+        return await _by_model(operations, [operation.key for operation in operations], apply)
 
     async def _watched(self, call: Awaitable[Sequence[T]], keys: Sequence[Key]) -> Sequence[T]:
         try:
             results = await call
         except SchemaMismatch as error:
-            for model in {key.model for key in keys}:
-                self._schema_differs(model, error)
+            models = {key.model for key in keys}
+            if len(models) == 1:  # of several it is not known whose fault it is: each is asked alone
+                self._schema_differs(models.pop(), error)
             raise
         if len(results) != len(keys):
             message = f"backend {self.name} gave {len(results)} answers for {len(keys)} keys"
@@ -484,6 +493,17 @@ def _failure(error: Unavailable) -> Failure:
     if isinstance(error, BackendRefused):
         return Failure.REFUSED
     return Failure.TIMEOUT if isinstance(error, BackendTimeout) else Failure.ERROR
+
+
+async def _by_model(
+    items: Sequence[T], keys: Sequence[Key], call: Callable[[Sequence[T]], Awaitable[Sequence[R]]]
+) -> Sequence[R]:
+    """Make a call for each model: one whose table does not fit must not fail the others."""
+    results: dict[int, R] = {}
+    for model in sorted({key.model for key in keys}):
+        chosen = [index for index, key in enumerate(keys) if key.model == model]
+        results.update(zip(chosen, await call([items[index] for index in chosen]), strict=True))
+    return [results[index] for index in range(len(items))]
 
 
 def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:

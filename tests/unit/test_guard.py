@@ -643,6 +643,30 @@ async def test_a_table_that_does_not_fit_fails_its_own_model_in_a_batch_of_write
     assert torn.differing == ["Author"]
 
 
+async def test_a_table_that_does_not_fit_fails_its_own_model_in_a_batch_of_reads(torn: Stage) -> None:
+    operation = torn.create("Book")
+    await torn.submit(operation)
+    good, bad = await asyncio.gather(torn.fetch(operation.key), torn.fetch(torn.create("Author").key))
+    assert isinstance(good, Record)
+    assert isinstance(bad, SchemaMismatch)
+    assert set(torn.differing) == {"Author"}
+
+
+async def test_a_table_lost_after_it_was_checked_fails_its_own_model_alone(torn: Stage) -> None:
+    torn.store.missing = set()
+    book, author = torn.create("Book"), torn.create("Author")
+    await asyncio.gather(torn.submit(book), torn.submit(author))
+    torn.store.missing = {"Author"}
+    good, bad = await asyncio.gather(torn.fetch(book.key), torn.fetch(author.key))
+    assert isinstance(good, Record)
+    assert isinstance(bad, SchemaMismatch)
+    assert set(torn.differing) == {"Author"}
+    outcomes = await asyncio.gather(torn.submit(torn.create("Book")), torn.submit(torn.create("Author")))
+    assert outcomes[0] == APPLIED
+    assert isinstance(outcomes[1].error, SchemaMismatch)
+    assert set(torn.differing) == {"Author"}
+
+
 async def test_a_table_that_does_not_fit_does_not_open_the_breaker(torn: Stage) -> None:
     for _ in range(30):
         await torn.submit(torn.create("Author"))
