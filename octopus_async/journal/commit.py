@@ -132,6 +132,7 @@ class GroupCommit:
         self._chores: list[Chore] = []
         self._scheduled = False
         self._later: asyncio.TimerHandle | None = None
+        self._count = 0
         self._busy = False
         self._full = False
         self._idle = asyncio.Event()
@@ -143,6 +144,7 @@ class GroupCommit:
             waiting = self._lines[folder] = []
         waiting.append(line)
         self.queued += len(line.rest)
+        self._count += line.count
         if not (self._scheduled or self._busy):
             self._scheduled = True
             self._loop.call_soon(self._flush)
@@ -195,11 +197,11 @@ class GroupCommit:
 
     def _flush(self) -> None:
         self._scheduled = False
-        if self._busy:
-            return
         if self._later is not None:
             self._later.cancel()
             self._later = None
+        if self._busy:
+            return
         groups = self._take_groups()
         written_to = {group.folder for group in groups}
         chores = [chore for chore in self._chores if chore.folder not in written_to]
@@ -223,12 +225,12 @@ class GroupCommit:
 
     def _take_lines(self, groups: dict[Folder, Group]) -> None:
         left: dict[Folder, list[Line[Any]]] = {}
+        small = self.queued <= _MOST_BYTES and self._count <= _MOST_IN_GROUP
         for folder, lines in self._lines.items():
-            most = (
-                len(lines) if self.queued <= _MOST_BYTES and len(lines) <= _MOST_IN_GROUP else _fitting(lines)
-            )
+            most = len(lines) if small else _fitting(lines)
             groups.setdefault(folder, Group(folder)).lines = lines[:most]
             self.queued -= sum([len(line.rest) for line in lines[:most]])
+            self._count -= sum([line.count for line in lines[:most]])
             if most < len(lines):
                 left[folder] = lines[most:]
         self._lines = left
@@ -255,7 +257,7 @@ class GroupCommit:
 
     def _settle(self, group: Group, result: Written | JournalError) -> None:
         if isinstance(result, JournalError):
-            self._full = isinstance(result, JournalFull)
+            self._full = isinstance(result, JournalFull) and bool(group.lines)
             self._owner.not_written(group.folder, result)
             for line in group.lines:
                 line.fail(result)

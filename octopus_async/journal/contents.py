@@ -123,6 +123,7 @@ class Contents:
                 self.overlay.strike(line.target, first, last)
         elif isinstance(line, Dead):
             self.overlay.strike(line.target, line.entry, line.entry)
+            self._newest = max(self._newest, line.raw.version)
             self.letters.add(Letter(line.entry, line.target, line.rest, segment.number))
         elif isinstance(line, Drop):
             self.letters.remove(line.entry)

@@ -15,6 +15,7 @@ from typing import Protocol
 from octopus_async.errors import JournalError
 
 _POLL = 0.005
+_sync = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 _guard = Lock()
 """Held while a descriptor is opened, and while the process forks: so that the child misses none."""
 
@@ -151,7 +152,7 @@ class OsDisk:
         os.ftruncate(file, size)
 
     def sync(self, file: int) -> None:
-        os.fdatasync(file)
+        _sync(file)
 
     def close(self, file: int) -> None:
         self._open.discard(file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
@@ -15,7 +16,7 @@ from typing import TypeVar
 from pydantic_core import to_json
 
 from octopus_async.backend import DeadLetter, JournalStatistics, Run
-from octopus_async.errors import ConfigurationError, JournalError, JournalFull, JournalLocked, ManagerClosed
+from octopus_async.errors import ConfigurationError, JournalError, JournalLocked, ManagerClosed
 from octopus_async.events import Event, Events, JournalAdopted, JournalFailed
 from octopus_async.journal.adopt import Adopted
 from octopus_async.journal.commit import GroupCommit, Line
@@ -59,6 +60,9 @@ class FileJournal:
         wall: seconds since 1970.
     """
 
+    _is_open = False
+    _forked = False
+
     def __init__(  # noqa: PLR0913 - limits, and what a test replaces
         self,
         path: str | os.PathLike[str],
@@ -80,8 +84,6 @@ class FileJournal:
         self._runner = runner or ThreadRunner()
         self._root = Root(self._disk, self.path, wall)
         self._events = Events()
-        self._is_open = False
-        self._forked = False
         self._begin()
         _journals.add(self)
 
@@ -91,6 +93,12 @@ class FileJournal:
         self._holdings = Holdings(self._overlay, self._segment_bytes, self._emit)
         self._adopting: asyncio.Task[int] | None = None
         self._appended = 0
+
+    def __del__(self) -> None:
+        if self._is_open and not self._forked:
+            warnings.warn(
+                f"the journal {self.path} was never closed", ResourceWarning, source=self, stacklevel=1
+            )
 
     async def open(self, events: Events) -> int:
         """See `Journal.open`."""
@@ -111,6 +119,7 @@ class FileJournal:
         self._holdings.add(self._own)
         self._commit = self._holdings.commit = GroupCommit(self._runner, self._holdings)
         self._is_open = True
+        self._report_damage()
         for adopted in opening.adopted:
             self._welcome(adopted)
         return ceiling
@@ -135,14 +144,16 @@ class FileJournal:
         self._runner.submit(partial(release, tuple(self._holdings.folders), self._overlay), _ignore)
         if not await self._runner.stop(_CLOSE_SECONDS if finished else 0.0):
             raise JournalError(
-                f"the disk of the journal {self.path} does not answer: its thread is left alone, with the lock."
+                f"the disk of the journal {self.path} does not answer: its thread is left, with the lock."
                 " What was acknowledged is durable; find out what the disk waits for, and end this process"
             )
 
     def reserve(self, milliseconds: int) -> asyncio.Future[None]:
         """See `Journal.reserve`."""
         self._check()
-        return run(self._runner, partial(self._root.raise_ceiling, milliseconds))
+        future = run(self._runner, partial(self._root.raise_ceiling, milliseconds))
+        future.add_done_callback(lambda _: self._report_damage())
+        return future
 
     def append(
         self, operation: Operation, targets: Sequence[str], *, provisional: bool = False
@@ -151,12 +162,11 @@ class FileJournal:
         self._check()
         future = _future(int)
         try:
-            self._admit()
-            at = round(self._wall(), 3)
+            self._admit((operation,), targets)
+            at = self._wall()
             operation = _encoded(operation)
             item = item_of(operation, targets, at, provisional=provisional)
             rest = encode_operation(operation, at, targets, provisional=provisional)
-            _check_targets([item])
         except JournalError as error:
             future.set_exception(error)
         else:
@@ -170,12 +180,11 @@ class FileJournal:
         self._check()
         future: asyncio.Future[Sequence[int]] = asyncio.get_running_loop().create_future()
         try:
-            self._admit()
-            at = round(self._wall(), 3)
+            self._admit(operations, targets)
+            at = self._wall()
             operations = [_encoded(operation) for operation in operations]
             items = [item_of(operation, targets, at, unit=True) for operation in operations]
             rest = encode_unit(operations, at, targets)
-            _check_targets(items)
         except JournalError as error:
             future.set_exception(error)
         else:
@@ -246,9 +255,9 @@ class FileJournal:
         self._check()
         future = _future(int)
         try:
-            self._admit()
+            self._limits.admit(self._size, self._overlay)
             folder, letters = self._holdings.find_letters(sequence)
-            operation, at = letters[0].opened().operation, round(self._wall(), 3)
+            operation, at = letters[0].opened().operation, self._wall()
             targets = [letter.target for letter in letters]
             item = item_of(operation, targets, at, provisional=True)
             rest = encode_retry(sequence, encode_operation(operation, at, targets, provisional=True))
@@ -307,9 +316,18 @@ class FileJournal:
         if not self._is_open:
             raise ManagerClosed(f"the journal {self.path} is not open")
 
-    def _admit(self) -> None:
-        """Raise JournalFull if nothing more is to be taken."""
-        self._limits.admit(self._holdings.size + self._commit.queued, self._overlay)
+    @property
+    def _size(self) -> int:
+        """The bytes of what is written, and of what waits to be written."""
+        return self._holdings.size + self._commit.queued
+
+    def _admit(self, operations: Sequence[object], targets: Sequence[str]) -> None:
+        """Raise JournalError for what cannot be written down, or JournalFull if nothing more is taken."""
+        if not operations or not targets:
+            raise JournalError("what is journalled is at least one operation, owed to at least one backend")
+        if len(operations) > _MOST_IN_UNIT:
+            raise JournalError(f"a unit of {len(operations)} operations is more than {_MOST_IN_UNIT}")
+        self._limits.admit(self._size, self._overlay)
 
     def _add(self, item: Item, number: int, segment: int) -> int:  # noqa: ARG002 - see Line
         self._overlay.add(number, item)
@@ -340,6 +358,7 @@ class FileJournal:
     async def _adopt(self) -> int:
         overlay = Overlay()
         adopted, failures = await run(self._runner, partial(adopt_all, self._root, self._own.name, overlay))
+        self._report_damage()
         for taken in adopted:
             self._welcome(taken, ready=False)
         for _ in self._overlay.absorb(overlay):
@@ -358,10 +377,16 @@ class FileJournal:
             self._holdings.touch(adopted.folder)
         for damage in adopted.damage:
             self._events.emit(damage)
-        if adopted.entries:
+        if adopted.folder is not None:
             self._events.emit(JournalAdopted(str(adopted.path), adopted.entries))
         if adopted.failure is not None:
             self._events.emit(JournalFailed(str(adopted.path), str(adopted.failure)))
+
+    def _report_damage(self) -> None:
+        """Report what is wrong with the shared folder itself."""
+        damage, self._root.damage = self._root.damage, []
+        for found in damage:
+            self._events.emit(found)
 
     def _emit(self, event: Event) -> None:
         self._events.emit(event)
@@ -390,11 +415,6 @@ def _encoded(operation: Operation) -> Operation:
         except ValueError as error:
             raise JournalError(f"the fields of {operation.key} cannot be written as JSON: {error}") from None
     return operation
-
-
-def _check_targets(items: Sequence[Item]) -> None:
-    if not items or len(items) > _MOST_IN_UNIT or not all(item.shared for item in items):
-        raise JournalError(f"a unit has 1 to {_MOST_IN_UNIT} operations, and each is owed to somebody")
 
 
 def _all_of(futures: Sequence[asyncio.Future[None]]) -> asyncio.Future[None]:

@@ -104,6 +104,7 @@ class Holdings:
 
     def not_written(self, folder: Folder, error: JournalError) -> None:
         """A group could not be made durable: said once, until it works again."""
+        self._touched.add(folder)
         if folder not in self._failing:
             self._failing.add(folder)
             self._emit(JournalFailed(str(folder.path), str(error)))

@@ -58,6 +58,10 @@ class Item(NamedTuple):
     tail: bytes
 
 
+_indexes: dict[tuple[object, ...], int] = {}
+"""The traits of operations by what tells them apart; by a kind's id, as hashing it runs Python code."""
+
+
 def item_of(
     operation: Operation, targets: Sequence[str], at: float, *, provisional: bool = False, unit: bool = False
 ) -> Item:
@@ -65,9 +69,12 @@ def item_of(
     kind, key, version, born, _, payload, condition = operation
     own = born == version
     known = born != NO_VERSION and not own
-    index = index_of(
-        (kind, tuple(targets), provisional, unit, own, known, condition is not None, payload is None)
-    )
+    names = tuple(targets)
+    form = (id(kind), names, provisional, unit, own, known, condition is None, payload is None)
+    index = _indexes.get(form)
+    if index is None:
+        traits = (kind, names, provisional, unit, own, known, condition is not None, payload is None)
+        index = _indexes[form] = index_of(traits)
     tail = pack_version(version.encode())
     if known:
         tail += pack_version(born.encode())

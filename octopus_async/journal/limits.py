@@ -43,6 +43,7 @@ class Limits:
             self._looked, self._oldest = now, math.inf if oldest is None else oldest
         if now - self._oldest > self._max_age:
             raise JournalFull(
-                f"an entry of the journal {self._path} has waited {now - self._oldest:.0f} seconds, and max_age is"
-                f" {self._max_age:.0f}: nothing was dropped. Bring back the backend it waits for, or raise max_age"
+                f"an entry of the journal {self._path} waits for {now - self._oldest:.0f} seconds,"
+                f" and max_age is {self._max_age:.0f}: nothing was dropped. Bring back the backend that it waits for,"
+                " or raise max_age"
             )

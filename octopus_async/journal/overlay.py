@@ -94,8 +94,8 @@ class Overlay:
     def newest(self, key: bytes, target: str) -> Operation | None:
         """The operation of the greatest version that ``target`` has not applied yet."""
         blobs = self._shards[hash(key) % _SHARDS].get(key)
-        last = blobs and self._last(blobs, target)
-        return operation_of(key, *last) if last else None
+        last = self._last(blobs, target) if blobs is not None else None
+        return operation_of(key, last.blob, last.traits) if last else None
 
     def owes(self, target: str) -> int:
         """How many entries ``target`` has not applied yet."""
@@ -269,11 +269,11 @@ class Overlay:
     def _discard(self, key: bytes) -> None:
         """Forget those blobs of a key that nobody owes any more."""
         shard = self._shards[hash(key) % _SHARDS]
-        left = [blob for blob in _each(shard[key]) if self._index(sequence_of(blob))]
+        left = [blob for blob in self._blobs(key) if self._index(sequence_of(blob))]
         if left:
             shard[key] = left[0] if len(left) == 1 else tuple(left) if len(left) <= _FEW else left
         else:
-            del shard[key]
+            shard.pop(key, None)
 
 
 def _each(blobs: Blobs) -> Iterator[Blob]:

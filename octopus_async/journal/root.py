@@ -6,7 +6,7 @@ import contextlib
 import errno
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -185,7 +185,7 @@ class Root:
         return Ceiling(int(self.wall() * 1000) + _ABSENCE, first)
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self) -> Generator[None]:
         lock = self.disk.lock(self.path / LOCK, _PATIENCE)
         if lock is None:
             raise JournalLocked(
@@ -240,7 +240,7 @@ def as_journal_error(error: BaseException, doing: str) -> JournalError:
 
 
 @contextlib.contextmanager
-def explained(doing: str) -> Iterator[None]:
+def explained(doing: str) -> Generator[None]:
     """Raise errors of the disk as errors of the journal."""
     try:
         yield

@@ -151,7 +151,7 @@ class Reader:
     def _take_simple(self, bodies: list[bytes], place: int) -> int:
         if self._gap is not None or self._expected is None:
             return 0
-        most = self._limit + 1 - self._expected
+        most = max(0, self._limit + 1 - self._expected)
         taken = self._take(
             bodies[place : place + most] if place or most < len(bodies) else bodies, self._expected
         )
