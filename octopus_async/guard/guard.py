@@ -296,7 +296,7 @@ class Guard:
         async def apply(part: Sequence[Operation]) -> Sequence[Outcome]:
             try:
                 return await self._apply(part, mode)
-            except SchemaMismatch as error:
+            except Unavailable as error:  # of this part alone: others may have been applied
                 return [failed(error)] * len(part)
 
         return await _by_model(operations, [operation.key for operation in operations], apply)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -48,8 +49,9 @@ SECRET = "hunter2"  # noqa: S105 - stands for one, to be looked for in messages
 class Store(MemoryAdapter):
     """A durable backend, some of whose tables may be missing, and which raises what it is told to."""
 
-    def __init__(self, *, durable: bool = True) -> None:
+    def __init__(self, *, durable: bool = True, batch_bytes: int = 1_000_000) -> None:
         super().__init__(durable=durable)
+        self._capabilities = replace(self._capabilities, batch_bytes=batch_bytes)
         self.missing: set[str] = set()
         self.checked: Counter[str] = Counter()
         self.errors: dict[str, BaseException] = {}
@@ -707,6 +709,15 @@ class Failing(Store):
         if operations[0].key.model == "Book":
             raise BackendRefused("the connection is gone", backend=self.name)
         return await super().apply(operations, mode)
+
+
+async def test_what_was_applied_is_said_so_though_the_backend_fails_for_the_next_model() -> None:
+    stage = Stage(Failing())
+    await stage.guard.open()
+    applied, not_applied = stage.create("Author"), stage.create("Book")
+    outcomes = await stage.guard.apply([not_applied, applied], Mode.MIRROR)
+    assert [outcome.status for outcome in outcomes] == [Status.UNAVAILABLE, Status.APPLIED]
+    await stage.guard.close()
 
 
 # -- fills -----------------------------------------------------------------------------------------
