@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
@@ -140,8 +140,7 @@ class Guard:
         """Apply one operation, batched with what else is written at this moment."""
         if not self.writes.passes:
             return _done(failed(self._circuit_open("writes", self.writes)))
-        size = len(operation.payload) if operation.payload is not None else 0
-        return self._write_lane.add(operation, operation.key, mode, size, deadline)
+        return self._write_lane.add(operation, operation.key, mode, len(operation.payload or b""), deadline)
 
     def fill(self, record: Record, lease: Miss) -> None:
         """Offer a record to a cache; dropped when the cache is busy or unwell."""
@@ -232,7 +231,7 @@ class Guard:
     async def apply(self, operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:
         """Apply operations in physical calls of their own; one outcome each, raising nothing."""
         outcomes: list[Outcome] = []
-        for part in _parts(operations, self.capabilities.write_batch):
+        for part in _batches(operations, self.capabilities):
             outcomes += await self._write_lane.bulk(lambda part=part: self._run_writes(part, mode))  # type: ignore[misc]
         return outcomes
 
@@ -508,6 +507,20 @@ async def _by_model(
 
 def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _batches(operations: Sequence[Operation], limits: Capabilities) -> Iterator[Sequence[Operation]]:
+    batch: list[Operation] = []
+    room = limits.batch_bytes
+    for operation in operations:
+        size = len(operation.payload or b"")
+        if batch and (len(batch) == limits.write_batch or size > room):
+            yield batch
+            batch, room = [], limits.batch_bytes
+        batch.append(operation)
+        room -= size
+    if batch:
+        yield batch
 
 
 def _done(result: T) -> asyncio.Future[T]:

@@ -197,6 +197,16 @@ async def test_batches_in_bulk_keep_the_adapters_limits(stage: Stage) -> None:
     assert stage.store.batches == [500, 500, 1] * 2
 
 
+async def test_batches_in_bulk_keep_the_adapters_limit_of_bytes() -> None:
+    stage = Stage(Store(batch_bytes=1_000))
+    await stage.guard.open()
+    sizes = (400, 400, 400, 5_000, 400)
+    operations = [stage.create()._replace(payload=b"x" * size) for size in sizes]
+    assert await stage.guard.apply(operations, Mode.MIRROR) == [APPLIED] * 5
+    assert stage.store.batches == [2, 1, 1, 1]
+    await stage.guard.close()
+
+
 async def test_one_physical_call_is_one_count_for_the_breaker(stage: Stage) -> None:
     await asyncio.gather(*(stage.submit(stage.create()) for _ in range(10)))
     assert stage.guard.statistics().writes.calls == 1
