@@ -118,8 +118,13 @@ def _is_same(before: Any, after: Any) -> bool:  # noqa: ANN401 - what pydantic d
         return before.keys() == after.keys() and all(_is_same(before[name], after[name]) for name in before)
     if isinstance(before, list | tuple) and type(before) is type(after):
         return len(before) == len(after) and all(map(_is_same, before, after))
-    # An hour that comes twice a year equals no moment of another zone (PEP 495).
-    return isinstance(before, datetime) and isinstance(after, datetime)
+    return isinstance(before, datetime) and isinstance(after, datetime) and _is_same_moment(before, after)
+
+
+def _is_same_moment(before: datetime, after: datetime) -> bool:
+    # An hour that comes twice a year equals no moment of another zone by == (PEP 495).
+    aware = before.utcoffset() is not None and after.utcoffset() is not None
+    return aware and before.timestamp() == after.timestamp()
 
 
 def _type_adapter(column: Column, info: FieldInfo) -> TypeAdapter[Any]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, Flag, auto
 from ipaddress import IPv4Address
@@ -207,6 +207,7 @@ def test_what_is_accepted_comes_back_as_it_was(annotation: Any, value: object) -
         (Annotated[list[int], Field(max_length=1)], [1, 2]),
         (Annotated[list[int], AfterValidator(lambda value: [*value, 1])], [1]),
         (list[bytes], [b"\xff"]),
+        (list[datetime], [datetime(1933, 1, 1, tzinfo=timezone(timedelta(hours=1, seconds=36)))]),
         (Any, b"\xff"),
     ],
     ids=repr,
