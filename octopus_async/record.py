@@ -184,6 +184,9 @@ def _decide_conditional(operation: Operation, stored: Stored | None, wanted: str
 def _decide_create(operation: Operation, stored: Stored | None) -> Outcome | None:
     if stored is not None and stored.alive and stored.born != operation.born:
         return rejected(duplicate(operation.key), stored.version)
+    if stored is not None and not stored.alive and operation.born < stored.version < operation.version:
+        # It stands for a create and later updates, and between these somebody deleted the record.
+        return rejected(not_found(operation.key), stored.version)
     return _decide_by_version(operation, stored)
 
 

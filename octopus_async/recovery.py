@@ -204,6 +204,7 @@ class Replayer:
 
     async def _conclude(self, runs: Sequence[Run], outcomes: Sequence[Outcome]) -> int:
         done: list[Run] = []
+        known: list[Operation] = []
         buried = 0
         for run, outcome in zip(runs, outcomes, strict=True):
             if outcome.status in (Status.APPLIED, Status.SUPERSEDED):
@@ -211,12 +212,13 @@ class Replayer:
                 if outcome.status is Status.SUPERSEDED:
                     self._versions.overtaken(outcome.stored, self.backend.name)
                 done.append(run)
+                known.append(_as_known(run.operation, outcome))
             elif outcome.status is Status.REJECTED and self.paused is None:
                 buried += await self._reject(run, outcome.error)
             elif isinstance(outcome.error, Unavailable) and outcome.error.alive:
                 # This model's table does not fit: the others need not wait for it.
                 self._skipped.add(run.operation.key)
-        await self._tell_caches([run.operation for run in done])
+        await self._tell_caches(known)
         self._journal.settle(self.backend.name, done)
         return buried + sum(len(run.sequences) for run in done)
 
@@ -244,10 +246,15 @@ class Replayer:
         return len(run.sequences)
 
     async def _take_back(self, run: Run, replicas: Sequence[Backend]) -> None:
-        """What the primary refused, its replicas must not have."""
-        for replica in replicas:
-            self._journal.settle(replica.name, [run])
+        """What the primary refused, its replicas must not have, nor what was pending behind it."""
         operation = run.operation
+        buried = [
+            letter.sequence
+            for letter in self._journal.dead_letters()
+            if letter.target == self.backend.name and letter.operation.key == operation.key
+        ]
+        for replica in replicas:
+            self._journal.settle(replica.name, [run._replace(sequences=tuple(buried))])
         if operation.kind is Kind.CREATE and not run.provisional:
             # Its id was generated here, so the replicas were given it at once, and nobody else's.
             undo = Operation(Kind.DELETE, operation.key, self._versions.clock.next(), operation.born)
@@ -265,9 +272,18 @@ class Replayer:
         owed: dict[str, tuple[Backend, list[Operation]]] = {}
         for operation in operations:
             plan = self._plan_of(operation.key.model)
-            for cache in plan.caches if plan is not None else ():
+            # What a replica is given late may be older than what the caches were told long ago.
+            caches = plan.caches if plan is not None and plan.primary is self.backend else ()
+            for cache in caches:
                 owed.setdefault(cache.name, (cache, []))[1].append(operation)
         return list(owed.values())
+
+
+def _as_known(operation: Operation, outcome: Outcome) -> Operation:
+    """What caches are to be told: the operation, or that the backend has something newer, unseen."""
+    if outcome.status is Status.APPLIED or outcome.stored is None:
+        return operation
+    return Operation(Kind.INVALIDATE, operation.key, outcome.stored, operation.born)
 
 
 class DebtCollector:
