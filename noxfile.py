@@ -46,3 +46,18 @@ def drill(session: nox.Session) -> None:
     """Take a database away under load; arguments go to `octopus drill`."""
     _install(session)
     session.run("octopus", "drill", *session.posargs)
+
+
+@nox.session
+def simulate(session: nox.Session) -> None:
+    """Run simulated outages: how many seeds (default 10000), then further arguments."""
+    _install(session)
+    count, *arguments = session.posargs or ["10000"]
+    session.run("python", "-m", "octopus_async.testing.simulation", "--count", count, *arguments)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Plant bugs and see each found; arguments are names of mutants, and options."""
+    _install(session, "test")
+    session.run("python", "-m", "octopus_async.testing.mutants", *session.posargs)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import octopus_async.clock
+import octopus_async.journal.root
 
 
 class _Bits:
@@ -22,20 +23,25 @@ class _Bits:
         return self._source.randbytes(size).hex()
 
 
-_clock: Any = octopus_async.clock
+_USERS: tuple[Any, ...] = (octopus_async.clock, octopus_async.journal.root)
+"""The modules that draw from `secrets`."""
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Make a run depend on its seed alone, and keep the library's log lines to itself."""
     logger = logging.getLogger("octopus_async")
-    was_disabled, state, secrets = logger.disabled, random.getstate(), _clock.secrets
+    was_disabled, state = logger.disabled, random.getstate()
     logger.disabled = True
     random.seed(f"library {seed}")  # the breakers' jitter is drawn from the global generator
-    _clock.secrets = _Bits(random.Random(f"writers {seed}"))
+    bits = _Bits(random.Random(f"writers {seed}"))
+    secrets = [module.secrets for module in _USERS]
+    for module in _USERS:
+        module.secrets = bits
     try:
         yield
     finally:
-        _clock.secrets = secrets
+        for module, original in zip(_USERS, secrets, strict=True):
+            module.secrets = original
         random.setstate(state)
         logger.disabled = was_disabled

@@ -180,8 +180,17 @@ class _Record:
             forbidden = any((call.value or "").startswith(self.terms.forbidden) for call in self.writes)
             rivals = len({call.process for call in self.writes}) > 1
             unsure = any(call.may_apply and not call.acknowledged for call in self.writes)
-            if not (forbidden or rivals or unsure):
+            if not (forbidden or rivals or unsure or self._unasked_write()):
                 yield self._wrong("C1", f"a dead letter without a reason: {letter}")
+
+    def _unasked_write(self) -> bool:
+        """Whether a write was accepted unasked, in an outage, that the state before may have forbidden."""
+        return any(
+            call.version in self.dead and other.may_apply and other.invoked < call.invoked
+            for call in self.writes
+            for other in self.writes
+            if (call.kind, other.kind) in (("create", "create"), ("update", "delete"))
+        )
 
     # -- what was read ---------------------------------------------------------------------------
 
@@ -283,10 +292,10 @@ class _Record:
 
 
 def _equal(one: Row | None, other: Row | None) -> bool:
-    """A tombstone is as good as nothing where it comes to what is there, but not where it is newer."""
+    """A tombstone is as good as nothing, and as any other."""
     if one is None or other is None:
         return (one or other) is None or (one or other).value is None  # type: ignore[union-attr]
-    return (one.version, one.value) == (other.version, other.value)
+    return (one.version, one.value) == (other.version, other.value) or one.value is other.value is None
 
 
 def _version(call: Call) -> str:

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import contextvars
 import heapq
+import sys
 from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any, NoReturn, TypeVar
@@ -20,6 +21,7 @@ from typing import Any, NoReturn, TypeVar
 # ruff: noqa: SLF001
 
 T = TypeVar("T")
+_MOST_CLAUSES = 50
 
 
 class SimulationError(Exception):
@@ -169,6 +171,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         context: contextvars.Context | None = None,
         **options: Any,  # noqa: ANN401 - whatever later releases of asyncio pass on
     ) -> asyncio.Task[T]:
+        if self._abandoned:
+            work.close()
+            raise SimulationError("the run is over")
         task = asyncio.Task(work, loop=self, context=context, **options)
         process = _current.get() if context is None else context.get(_current)
         if process is not None:
@@ -189,16 +194,30 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def abandon(self) -> None:
         """End the run: drop what is left of every process without letting it act any more."""
         self._abandoned = True
-        for process in self._processes:
-            process.dead = True
-            for task in process.tasks:
-                if not task.done():
-                    task._log_destroy_pending = False  # type: ignore[attr-defined]
-                    # Its clauses at the end run now; whatever they schedule never does.
-                    with contextlib.suppress(BaseException):
-                        task.get_coro().close()
-            process.tasks.clear()
-            process.held.clear()
+        asyncio._set_running_loop(self)
+        # What dead tasks do while they are cleared away, and fail to do, is nobody's concern.
+        hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+        try:
+            for process in self._processes:
+                process.dead = True
+                for task in process.tasks:
+                    if not task.done():
+                        task._log_destroy_pending = False  # type: ignore[attr-defined]
+                        _close(task)
+                process.tasks.clear()
+                process.held.clear()
+        finally:
+            sys.unraisablehook = hook
+            asyncio._set_running_loop(None)
         self._ready.clear()  # type: ignore[attr-defined]
         self._scheduled.clear()  # type: ignore[attr-defined]
         self.close()
+
+
+def _close(task: asyncio.Task[Any]) -> None:
+    """End a coroutine whose loop is over: its clauses at the end run, and whatever they wait for never comes."""
+    work = task.get_coro()
+    for _ in range(_MOST_CLAUSES):
+        with contextlib.suppress(BaseException):
+            work.close()
+            return

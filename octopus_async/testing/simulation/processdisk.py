@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
@@ -41,33 +42,33 @@ class ProcessDisk:
             raise Killed
         return self._disk
 
-    def make_folder(self, path: str) -> None:
+    def make_folder(self, path: Path) -> None:
         """Make a folder."""
-        self._reach().make_folder(path)
+        self._reach().make_folder(str(path))
 
-    def check_folder(self, path: str) -> None:
+    def check_folder(self, path: Path) -> None:
         """Look at a folder."""
-        self._reach().check_folder(path)
+        self._reach().check_folder(str(path))
 
-    def list_folder(self, path: str) -> list[str]:
+    def list_folder(self, path: Path) -> list[str]:
         """The names in a folder, in any order."""
-        return self._reach().list_folder(path)
+        return self._reach().list_folder(str(path))
 
-    def sync_folder(self, path: str) -> None:
+    def sync_folder(self, path: Path) -> None:
         """Make the names in a folder durable."""
-        self._reach().sync_folder(path)
+        self._reach().sync_folder(str(path))
 
-    def remove_folder(self, path: str) -> None:
+    def remove_folder(self, path: Path) -> None:
         """Remove an empty folder."""
-        self._reach().remove_folder(path)
+        self._reach().remove_folder(str(path))
 
-    def create(self, path: str) -> int:
+    def create(self, path: Path) -> int:
         """Create a file."""
-        return self._reach().create(path, self._process)
+        return self._reach().create(str(path), self._process)
 
-    def open(self, path: str) -> int:
+    def open(self, path: Path) -> int:
         """Open a file."""
-        return self._reach().open(path, self._process)
+        return self._reach().open(str(path), self._process)
 
     def size(self, file: int) -> int:
         """The bytes in a file."""
@@ -77,7 +78,7 @@ class ProcessDisk:
         """Read at a place."""
         return self._reach().read(file, offset, length)
 
-    def write(self, file: int, data: bytes) -> int:
+    def write(self, file: int, data: bytes | memoryview) -> int:
         """Append."""
         return self._reach().write(file, bytes(data))
 
@@ -93,17 +94,17 @@ class ProcessDisk:
         """Close a descriptor."""
         self._reach().close(file)
 
-    def rename(self, path: str, other: str) -> None:
+    def rename(self, path: Path, other: Path) -> None:
         """Give a file another name."""
-        self._reach().rename(path, other)
+        self._reach().rename(str(path), str(other))
 
-    def unlink(self, path: str) -> None:
+    def unlink(self, path: Path) -> None:
         """Remove a file."""
-        self._reach().unlink(path)
+        self._reach().unlink(str(path))
 
-    def lock(self, path: str, seconds: float = 0.0, *, shared: bool = False) -> int | None:  # noqa: ARG002 - nobody holds one across a job
+    def lock(self, path: Path, seconds: float = 0.0, *, shared: bool = False) -> int | None:  # noqa: ARG002 - nobody holds one across a job
         """Lock a file; None if another holds it."""
-        return self._reach().lock(path, self._process, shared=shared)
+        return self._reach().lock(str(path), self._process, shared=shared)
 
     def forget(self) -> None:
         """Nothing forks here."""

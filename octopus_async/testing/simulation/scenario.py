@@ -33,6 +33,7 @@ class Setup:
         shows_tombstones: whether durable backends give tombstones to readers.
         connections: how many writes the durable backends take at once.
         batch: how many operations they take in one.
+        segment_bytes: size from which on the journal begins a new file.
         skews: by how many seconds each process's wall clock is off.
     """
 
@@ -52,6 +53,7 @@ class Setup:
     shows_tombstones: bool = True
     connections: int = 1
     batch: int = 500
+    segment_bytes: int = 64 * 1024 * 1024
     skews: tuple[float, ...] = (0.0,)
 
 
@@ -165,6 +167,7 @@ def _setup(seed: int, random: Random) -> Setup:
         shows_tombstones=random.random() < 0.5,
         connections=random.choice((1, 1, 2, 4)),
         batch=random.choice((1, 2, 500)),
+        segment_bytes=random.choice((300, 2000, 64 * 1024 * 1024)),
         skews=tuple(
             random.choice((0.0, 0.0, 0.03, -0.4, 2.0)) if processes > 1 else 0.0 for _ in range(processes)
         ),

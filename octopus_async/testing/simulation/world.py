@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Callable
 from functools import partial
 from random import Random
@@ -177,7 +178,13 @@ class World:
         slot.disk = ProcessDisk(self.disk, slot.process)
         slot.disk.on_death = lambda: self._kill(slot)
         self.say(f"{slot.process.name} starts")
-        self.loop.run_in(slot.process, self._serve(slot, slot.process))
+        serving = self.loop.run_in(slot.process, self._serve(slot, slot.process))
+        serving.add_done_callback(self._served)
+
+    def _served(self, serving: asyncio.Task[None]) -> None:
+        error = None if serving.cancelled() else serving.exception()
+        if error is not None:
+            self.final.problems.append(f"a process ended: {error!r} at {traceback.format_tb(error.__traceback__)[-1]}")
 
     async def _serve(self, slot: Slot, process: Process) -> None:
         manager = self._manager(slot, process)
@@ -224,6 +231,7 @@ class World:
         random = Random(f"runner {self.setup.seed} {process.name}")
         return FileJournal(
             _FOLDER,
+            segment_bytes=self.setup.segment_bytes,
             disk=slot.disk,
             runner=SimulatedRunner(self.loop, process, self.disk, random),
             wall=lambda: EPOCH + self.loop.time() + slot.offset,

@@ -1,0 +1,103 @@
+"""Mutations of the way of a read, and of what caches are told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import octopus_async.adapters.memory
+from octopus_async.adapters.memory import MemoryAdapter
+from octopus_async.cachevalue import EMPTY, Cell, cell_of
+from octopus_async.record import Key, Kind, Miss, Operation, Outcome, Record
+from octopus_async.strategies.debts import CacheDebts
+from octopus_async.strategies.reader import Reader
+from octopus_async.testing.simulation import server
+
+# A mutation reaches into what is private: that is where bugs are.
+# ruff: noqa: SLF001
+# mypy: disable-error-code="method-assign,assignment"
+
+
+def cached_tombstone_forgotten() -> None:
+    """A delete leaves nothing in a cache: no floor for what is older."""
+    original = octopus_async.cachevalue.settle
+
+    def settle(operation: Operation, cell: Cell | None) -> tuple[Outcome, Cell | None]:
+        outcome, after = original(operation, cell)
+        return outcome, EMPTY if operation.kind is Kind.DELETE and after is not cell else after
+
+    octopus_async.adapters.memory.settle = settle  # type: ignore[attr-defined]
+    server.settle = settle  # type: ignore[attr-defined]
+
+
+def lease_ignored() -> None:
+    """A reader fills whatever it has found, whether or not its lease still holds."""
+
+    async def fill(self: MemoryAdapter, items: Sequence[tuple[Record, Miss]]) -> None:
+        for record, _ in items:
+            cell = cell_of(record)
+            if cell is not None:
+                self._store(record.key, cell, self._now() + self._ttl)
+
+    MemoryAdapter.fill = fill
+
+
+def stale_fill() -> None:
+    """A search that a write has overtaken still fills the caches."""
+
+    async def search(self: Reader, plan: Any, key: Key, deadline: float, _: object) -> Record | None:  # noqa: ANN401 - as in the original
+        backends = [backend for backend in plan.readers if not self._is_behind(plan, backend, key)]
+        record, answers = await plan.read.search(key, backends, deadline)
+        if record is None:
+            self._check_authority(plan, key, answers)
+            return None
+        self._fill(plan, record, {name: Miss(_Any()) for name in answers})
+        return self._living(record)
+
+    Reader._search = search
+    lease_ignored()
+
+
+class _Any:
+    """A lease that is taken for any."""
+
+
+def overlay_not_read() -> None:
+    """Reads do not look at what waits in the journal."""
+    original = Reader.find
+
+    async def find(self: Reader, plan: Any, key: Key, deadline: float) -> Record | None:  # noqa: ANN401 - as in the original
+        journal, self._journal = self._journal, None
+        finding = original(self, plan, key, deadline)
+        try:
+            return await finding
+        finally:
+            self._journal = journal
+
+    Reader.find = find
+
+
+def debts_forgotten() -> None:
+    """A cache is read though it missed the last write of the key."""
+    CacheDebts.owes = lambda *_: False
+
+
+def nothing_where_nobody_could_look() -> None:
+    """A read that could not ask says that there is nothing."""
+
+    def check(self: Reader, plan: Any, key: Key, answers: Mapping[str, Any]) -> None:  # noqa: ANN401 - as in the original
+        del self, plan, key, answers
+
+    Reader._check_authority = check
+
+
+def search_joined_after_a_write() -> None:
+    """A read joins a search that began before the last write."""
+    Reader.detach = lambda *_: None
+
+
+def connection_reused_after_cancellation() -> None:
+    """A cancelled call puts its connection back with the reply unread."""
+    from octopus_async.adapters import _memcache_pool
+
+    _memcache_pool.plant_reuse()  # type: ignore[attr-defined]

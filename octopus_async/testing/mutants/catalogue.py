@@ -1,0 +1,73 @@
+"""The mutations by name: what each breaks, and where it has to be looked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from octopus_async.testing.mutants import caches, journals, recoveries, writes
+
+SIMULATION = "simulation"
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A planted bug.
+
+    Attributes:
+        name: what it does, in a few words.
+        plant: changes the library in this process.
+        hunted_by: `SIMULATION`, or the tests (as pytest takes them) that have to fail.
+    """
+
+    name: str
+    plant: Callable[[], None]
+    hunted_by: tuple[str, ...] = (SIMULATION,)
+
+
+_UNIT = "tests/unit"
+
+MUTANTS: dict[str, Mutant] = {
+    mutant.name: mutant
+    for mutant in (
+        Mutant("acknowledge-before-fsync", journals.acknowledge_before_fsync),
+        Mutant("no-version-guard", writes.no_version_guard),
+        Mutant("tombstone-forgotten", writes.tombstone_forgotten),
+        Mutant("cached-tombstone-forgotten", caches.cached_tombstone_forgotten),
+        Mutant("stale-fill", caches.stale_fill),
+        Mutant("rejections-counted-as-failures", writes.rejections_counted_as_failures),
+        Mutant("permit-never-freed", recoveries.permit_never_freed, (SIMULATION, f"{_UNIT}/test_breaker.py")),
+        Mutant("operations-of-a-key-reordered", writes.operations_of_a_key_reordered),
+        Mutant("replay-newest-condition-first", recoveries.replay_without_coalescing_order),
+        Mutant("unknown-treated-as-failed", writes.unknown_treated_as_failed),
+        Mutant("compensation-missing", writes.compensation_missing),
+        Mutant("dead-letter-blocks", recoveries.dead_letter_blocks),
+        Mutant("lines-without-checksum", journals.lines_without_checksum),
+        Mutant("lock-not-taken", journals.lock_not_taken),
+        Mutant("cancelled-waiter-aborts-its-group", journals.cancelled_waiter_aborts_its_group),
+        Mutant(
+            "connection-reused-after-cancellation",
+            caches.connection_reused_after_cancellation,
+            ("tests/adversity/test_memcache_hazards.py",),
+        ),
+        Mutant("read-only-taken-for-a-rejection", writes.read_only_taken_for_a_rejection),
+        Mutant("ping-taken-for-write-health", recoveries.ping_taken_for_write_health),
+        Mutant("clock-below-its-ceiling", journals.clock_below_its_ceiling),
+        Mutant("caches-not-touched-at-replay", recoveries.caches_not_touched_at_replay),
+        Mutant("lease-ignored", caches.lease_ignored),
+        Mutant("locks-of-keys-not-taken", writes.locks_of_keys_not_taken),
+        Mutant("overlay-not-read", caches.overlay_not_read),
+        Mutant("debts-forgotten", caches.debts_forgotten),
+        Mutant("nothing-where-nobody-could-look", caches.nothing_where_nobody_could_look),
+        Mutant("search-joined-after-a-write", caches.search_joined_after_a_write),
+        Mutant("caller-cancels-the-write", writes.caller_cancels_the_write),
+        Mutant("deadline-not-kept-in-the-queue", writes.deadline_not_kept_in_the_queue),
+        Mutant("backlog-overtaken", writes.backlog_overtaken),
+        Mutant("condition-dropped", writes.condition_dropped),
+        Mutant("settled-before-applied", recoveries.settled_before_applied),
+        Mutant("replayed-as-live", recoveries.replayed_as_live),
+        Mutant("replica-before-its-primary", recoveries.replica_before_its_primary),
+        Mutant("replica-s-debt-forgotten", writes.replicas_debt_forgotten),
+        Mutant("updates-shown-before-they-are-taken", writes.updates_shown_before_they_are_taken),
+    )
+}
