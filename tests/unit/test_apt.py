@@ -24,9 +24,9 @@ class Archive:
         folder.mkdir()
         (folder / "Packages").touch()
 
-    def add(self, name: str, *, version: str = "1.0", depends: str = "", file: str = "") -> None:
+    def add(self, name: str, *, depends: str = "", file: str = "") -> None:
         tree = self.folder / f"{name}.tree"
-        control = f"Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: us <us@localhost>\n"
+        control = f"Package: {name}\nSource: octopus\nVersion: 1.0\nArchitecture: all\nMaintainer: us\n"
         control += f"Depends: {depends}\n" * bool(depends) + f"Description: {name} for a test\n"
         for path, content in (("DEBIAN/control", control), (file or f"usr/bin/{name}", name)):
             (tree / path).parent.mkdir(parents=True, exist_ok=True)
@@ -107,6 +107,14 @@ def test_a_package_that_is_installed_is_unpacked_all_the_same(
     add_stanza(status, "octopusd", "install ok installed")
     apt.unpack("octopusd", target)
     assert (target / "usr/bin/octopusd").is_file()
+
+
+def test_what_is_installed_beside_it_is_left_out(archive: Archive, target: Path, status: Path) -> None:
+    for name in ("octopusd", "octo-client", "libocto1"):
+        archive.add(name, depends="libc6")
+        add_stanza(status, name, "install ok installed")
+    apt.unpack("octopusd", target)
+    assert [path.name for path in (target / "usr/bin").iterdir()] == ["octopusd"]
 
 
 def test_a_system_that_is_half_broken_is_no_obstacle(archive: Archive, target: Path, status: Path) -> None:

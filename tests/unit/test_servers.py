@@ -113,6 +113,10 @@ def command_line_of(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text()
 
 
+def program_of(pid: int) -> Path:
+    return Path(f"/proc/{pid}/exe").resolve()
+
+
 def is_gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists() or state_of(pid) in "ZX"
 
@@ -502,7 +506,7 @@ async def test_one_process_at_a_time_writes_to_the_folder(empty_folder: Path) ->
     assert await other.wait() == 0
 
 
-async def test_a_program_in_a_folder_that_only_its_owner_may_enter_is_run_all_the_same(
+async def test_a_program_in_a_folder_that_only_root_may_enter_is_run_from_one_that_nobody_may(
     memcached_program: Installation, empty_folder: Path
 ) -> None:
     tree = tree_of(MEMCACHED)
@@ -514,6 +518,8 @@ async def test_a_program_in_a_folder_that_only_its_owner_may_enter_is_run_all_th
     empty_folder.chmod(0o700)  # noqa: ASYNC240 - it takes microseconds
     async with MemcachedServer() as server:
         assert server.origin == "downloaded"
+        expected = server.folder if AS_ROOT else tree
+        assert program_of(server.pid).is_relative_to(expected)
 
 
 @pytest.mark.timeout(300)  # some 50 MB are downloaded

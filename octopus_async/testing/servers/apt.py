@@ -97,8 +97,9 @@ class _PrivateApt:
         """Download a package, and the libraries it depends on unless they are installed."""
         self._pretend_installed(name for name in self._asked_for_by(package) if not name.startswith("lib"))
         plan = self._get("install", "--simulate", "--no-install-recommends", package)
-        names = re.findall(r"^Inst (\S+)", plan, re.MULTILINE)
-        self._get("download", *(name for name in names if name == package or name.startswith("lib")))
+        steps = re.findall(r"^Inst (\S+)(?: \[(\S+)\])? \((\S+)", plan, re.MULTILINE)
+        # apt would bring installed packages of the same source up to a version that they have.
+        self._get("download", *(name for name, installed, version in steps if installed != version))
         return sorted(self._scratch.glob("*.deb"))
 
     def _asked_for_by(self, package: str) -> list[str]:
