@@ -1,4 +1,4 @@
-"""aiomcache's pool made safe, and pipelined exchanges over it that are parsed strictly.
+"""aiomcache's pool made safe, and pipelined exchanges over it.
 
 Written against aiomcache 0.8.2, whose private parts it overrides. From the first byte of a request
 until its reply is wholly parsed a connection is in doubt: whatever ends the exchange before that,
@@ -11,30 +11,14 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
 
-from aiomcache import ClientException, constants
+from aiomcache import ClientException
 from aiomcache.pool import Connection, MemcachePool
 
+from octopus_async.adapters._memcache_replies import CHUNK, Item, Replies
 from octopus_async.errors import BackendFailed, BackendRefused, BackendTimeout, Unavailable
 
-STORED = constants.STORED
-SERVER_ERROR = b"SERVER_ERROR "
-TOO_LARGE = SERVER_ERROR + b"object too large for cache"
 _DRIVER_ERRORS = (OSError, EOFError, ClientException)
-_STORE_REPLIES = {constants.STORED, constants.NOT_STORED, constants.EXISTS, constants.NOT_FOUND}
-_CHUNK = 256 * 1024
-_LINE_LIMIT = 2048
-_VALUE_TERMS = 5
-
-T = TypeVar("T")
-
-
-class Item(NamedTuple):
-    """A stored value and the token that a compare-and-swap needs; no data if it was too long."""
-
-    data: bytes
-    token: bytes
 
 
 @dataclass(slots=True)
@@ -120,7 +104,7 @@ class Server:
         backend: str,
     ) -> None:
         self.address = f"{host}:{port}"
-        self._pool = _SafePool(host, port, minsize=1, maxsize=connections, conn_args={"limit": _CHUNK})
+        self._pool = _SafePool(host, port, minsize=1, maxsize=connections, conn_args={"limit": CHUNK})
         self._turns = asyncio.Semaphore(connections)
         self._connect_timeout = connect_timeout
         self._value_limit = value_limit
@@ -140,11 +124,11 @@ class Server:
             return done
         request = b"".join([*stores, b"gets %b\r\n" % b" ".join(keys)] if keys else stores)
 
-        async def parse(replies: _Replies) -> None:
+        async def parse(replies: Replies) -> None:
             for _ in stores:
-                done.replies.append(_check_store(await replies.line()))
+                done.replies.append(await replies.store())
             if keys:
-                await self._parse_items(replies, set(keys), done.items)
+                await replies.items(keys, done.items, self._value_limit)
 
         try:
             await self._talk(request, parse)
@@ -158,21 +142,15 @@ class Server:
 
     async def version(self) -> None:
         """Ask for the server's version: a proof that it answers. Raises `Unavailable`."""
+        await self._talk(b"version\r\n", Replies.version)
 
-        async def parse(replies: _Replies) -> None:
-            line = await replies.line()
-            if not line.startswith(constants.VERSION + b" "):
-                raise ClientException("unexpected reply", line[:80])
-
-        await self._talk(b"version\r\n", parse)
-
-    async def _talk(self, request: bytes, parse: Callable[[_Replies], Awaitable[None]]) -> None:
+    async def _talk(self, request: bytes, parse: Callable[[Replies], Awaitable[None]]) -> None:
         async with self._turns:
             connection = await self._connect()
             try:
                 connection.writer.write(request)
                 await connection.writer.drain()
-                replies = _Replies(connection.reader)
+                replies = Replies(connection.reader)
                 await parse(replies)
                 replies.finish()
             except _DRIVER_ERRORS as error:
@@ -197,76 +175,6 @@ class Server:
         except _DRIVER_ERRORS as error:
             reason = f"{self._backend}: {self.address} can't be reached: {_describe(error)}"
             raise BackendRefused(reason, backend=self._backend) from error
-
-    async def _parse_items(self, replies: _Replies, expected: set[bytes], items: dict[bytes, Item]) -> None:
-        while (line := await replies.line()) != b"END":
-            terms = line.split(b" ")
-            if len(terms) != _VALUE_TERMS or terms[0] != b"VALUE" or terms[1] not in expected:
-                raise ClientException("unexpected reply", line[:80])
-            _, key, _, length, token = terms
-            if not length.isdigit() or not token.isdigit():
-                raise ClientException("malformed reply", line[:80])
-            expected.remove(key)
-            items[key] = Item(await replies.block(int(length), self._value_limit), token)
-
-
-class _Replies:
-    """Reads lines and blocks out of a connection in large pieces."""
-
-    def __init__(self, reader: asyncio.StreamReader) -> None:
-        self._reader = reader
-        self._data = b""
-        self._at = 0
-
-    async def line(self) -> bytes:
-        """The next line without its end."""
-        while (end := self._data.find(b"\r\n", self._at)) < 0:
-            if len(self._data) - self._at > _LINE_LIMIT:
-                raise ClientException("a reply without an end")
-            await self._more()
-        line = self._data[self._at : end]
-        self._at = end + 2
-        return line
-
-    async def block(self, length: int, limit: int) -> bytes:
-        """The next ``length`` bytes and a line's end; read past, and empty, above ``limit``."""
-        data = await self._take(length) if length <= limit else await self._skip(length)
-        if await self._take(2) != b"\r\n":
-            raise ClientException("a value without an end")
-        return data
-
-    def finish(self) -> None:
-        """Make sure that nothing follows."""
-        if self._at != len(self._data):
-            raise ClientException("bytes after the last reply")
-
-    async def _take(self, length: int) -> bytes:
-        while len(self._data) - self._at < length:
-            await self._more()
-        data = self._data[self._at : self._at + length]
-        self._at += length
-        return data
-
-    async def _skip(self, length: int) -> bytes:
-        while (rest := len(self._data) - self._at) < length:
-            length -= rest
-            self._at = len(self._data)
-            await self._more()
-        self._at += length
-        return b""
-
-    async def _more(self) -> None:
-        data = await self._reader.read(_CHUNK)
-        if not data:
-            raise EOFError("the connection was closed")
-        self._data = self._data[self._at :] + data
-        self._at = 0
-
-
-def _check_store(line: bytes) -> bytes:
-    if line in _STORE_REPLIES or line.startswith(SERVER_ERROR):
-        return line
-    raise ClientException("unexpected reply", line[:80])
 
 
 def _describe(error: Exception) -> str:

@@ -16,8 +16,9 @@ from hashlib import blake2b
 from itertools import chain
 from typing import Any, TypeVar
 
+from octopus_async.adapters._memcache_form import Form
 from octopus_async.adapters._memcache_pool import Server
-from octopus_async.adapters._memcache_shard import Form, Lease, Shard
+from octopus_async.adapters._memcache_shard import Lease, Shard
 from octopus_async.backend import Answer, Capabilities
 from octopus_async.errors import BackendRefused, ConfigurationError, Unavailable
 from octopus_async.record import Key, Miss, Mode, Operation, Outcome, Record
@@ -146,6 +147,13 @@ class MemcacheAdapter:
     async def read(self, keys: Sequence[Key]) -> list[Answer]:
         """Look up keys; None for those of a server that is down. Raises `Unavailable`."""
         self._check_open()
+        if len(self._shards) == 1:
+            found = await self._shards[0].read(keys)
+        else:
+            found = await self._read_shards(keys)
+        return [found.get(key) for key in keys]
+
+    async def _read_shards(self, keys: Sequence[Key]) -> dict[Key, Answer]:
         groups: dict[Shard, list[Key]] = defaultdict(list)
         for key in keys:
             groups[self._locate(key)].append(key)
@@ -155,11 +163,21 @@ class MemcacheAdapter:
         for result in results:
             if not isinstance(result, Unavailable):
                 found.update(result)
-        return [found.get(key) for key in keys]
+        return found
 
     async def apply(self, operations: Sequence[Operation], mode: Mode) -> list[Outcome]:  # noqa: ARG002 - see below
         """Apply operations by their versions alone, whatever the mode. Raises `Unavailable`."""
         self._check_open()
+        if len(self._shards) == 1:
+            outcomes = await self._shards[0].apply(operations)
+        else:
+            outcomes = await self._apply_to_shards(operations)
+        first = outcomes[0].error if outcomes else None
+        if isinstance(first, Unavailable) and len({outcome.status for outcome in outcomes}) == 1:
+            raise first
+        return outcomes
+
+    async def _apply_to_shards(self, operations: Sequence[Operation]) -> list[Outcome]:
         places: dict[Shard, list[int]] = defaultdict(list)
         for place, operation in enumerate(operations):
             places[self._locate(operation.key)].append(place)
@@ -167,8 +185,6 @@ class MemcacheAdapter:
             [shard.apply([operations[place] for place in group]) for shard, group in places.items()]
         )
         outcomes = dict(zip(chain(*places.values()), chain(*results), strict=True))
-        if len({outcome.status for outcome in outcomes.values()}) == 1:
-            _raise_if_all_failed([outcome.error for outcome in outcomes.values()])
         return [outcomes[place] for place in range(len(operations))]
 
     async def fill(self, items: Sequence[tuple[Record, Miss]]) -> None:
@@ -182,8 +198,6 @@ class MemcacheAdapter:
         _raise_if_all_failed(await _together(fills))
 
     def _locate(self, key: Key) -> Shard:
-        if len(self._shards) == 1:
-            return self._shards[0]
         text = f"{key.model}:{key.id}".encode()
         return max(self._shards, key=lambda shard: blake2b(text, key=shard.seed).digest())
 

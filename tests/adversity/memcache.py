@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeAlias
 
+from octopus_async.adapters._memcache_form import Form
 from octopus_async.adapters._memcache_pool import Server
-from octopus_async.adapters._memcache_shard import Form
 from octopus_async.adapters.memcache import DEFAULT_ITEM_LIMIT, MemcacheAdapter
 from octopus_async.record import Key, Record
 

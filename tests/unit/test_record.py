@@ -85,7 +85,26 @@ def test_the_table_has_a_row_for_every_operation_and_mode() -> None:
 
 @pytest.mark.parametrize(("kind", "mode", "stored", "version", "expected"), CELLS)
 def test_every_cell(kind: Kind, mode: Mode, stored: Stored | None, version: str, expected: Cell) -> None:
-    assert_is(decide(operation(kind, version), stored, mode), expected)
+    fresh = kind is Kind.CREATE and (stored is None or not stored.alive)
+    assert_is(decide(operation(kind, version, born=version if fresh else BORN), stored, mode), expected)
+
+
+@pytest.mark.parametrize(
+    ("born", "version", "expected"),
+    [
+        (OTHER_BORN, NEWER, RecordNotFound),
+        (OTHER_BORN, STORED, DONE),
+        (OTHER_BORN, OLDER, SUPERSEDED),
+        (STORED, NEWER, APPLY),
+        (NEWER, NEWER, APPLY),
+    ],
+    ids=["deleted meanwhile", "the same version", "an older version", "born with it", "born after it"],
+)
+def test_a_replayed_create_that_stands_for_updates_too_revives_nothing(
+    born: str, version: str, expected: Cell
+) -> None:
+    coalesced = operation(Kind.CREATE, version, born)
+    assert_is(decide(coalesced, STATES["a tombstone"], Mode.REPLAY), expected)
 
 
 CONDITIONS = {"matches": STORED, "does not match": "0" * 25 + "9"}
