@@ -19,7 +19,7 @@ class KeyLocks:
     def __init__(self) -> None:
         self._held: dict[Key, deque[asyncio.Future[None]] | None] = {}
         self._unsettled: dict[Key, int] = {}
-        self._idle: dict[Key, list[asyncio.Future[None]]] = {}
+        self._idle: dict[Key, set[asyncio.Future[None]]] = {}
 
     def busy(self, key: Key) -> bool:
         """Whether a write of ``key`` is held or unsettled."""
@@ -67,9 +67,16 @@ class KeyLocks:
         """Wait until ``key`` is not busy. Raises TimeoutError at ``deadline`` (the loop's clock)."""
         while self.busy(key):
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._idle.setdefault(key, []).append(waiter)
-            async with asyncio.timeout_at(deadline):
-                await waiter
+            waiters = self._idle.setdefault(key, set())
+            waiters.add(waiter)
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await waiter
+            finally:
+                # A key that is written all the time is never idle: it must not gather who gave up.
+                waiters.discard(waiter)
+                if not waiters and self._idle.get(key) is waiters:
+                    del self._idle[key]
 
     def unsettle(self, key: Key) -> None:
         """An answer about ``key`` is outstanding."""

@@ -225,3 +225,18 @@ async def test_idle_gives_up_at_its_deadline(locks: KeyLocks) -> None:
         await locks.idle(KEY, start + SOON)
     assert at(0.0) - start < SOON + 0.1
     locks.release(KEY)
+
+
+async def test_those_who_gave_up_waiting_for_idle_are_forgotten_though_the_key_stays_busy(
+    locks: KeyLocks,
+) -> None:
+    await locks.acquire(KEY)
+    for _ in range(20):
+        with pytest.raises(TimeoutError):
+            await locks.idle(KEY, at(-1.0))
+    cancelled = asyncio.create_task(locks.idle(KEY, at(1.0)))
+    await turns()
+    cancelled.cancel()
+    await turns()
+    assert locks._idle == {}
+    locks.release(KEY)
