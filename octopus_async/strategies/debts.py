@@ -51,13 +51,9 @@ class CacheDebts:
 
     def add(self, operation: Operation) -> None:
         """The cache missed ``operation``, or may have."""
-        if operation.kind is not Kind.RETRACT:
-            operation = Operation(Kind.INVALIDATE, operation.key, operation.version, operation.born)
         known = self._owed.pop(operation.key, None)
-        if known is not None and known[0].version > operation.version:
-            operation = known[0]
         now = self._now()
-        self._owed[operation.key] = (operation, now + self._ttl)
+        self._owed[operation.key] = (_debt(operation, known and known[0]), now + self._ttl)
         if len(self._owed) > self._most_keys:
             self._owed.clear()
             self._distrusted_until = now + self._ttl
@@ -76,5 +72,18 @@ class CacheDebts:
     def paid(self, operation: Operation) -> None:
         """The cache has taken ``operation``."""
         known = self._owed.get(operation.key)
-        if known is not None and known[0].version <= operation.version:
+        if known is None or known[0].version > operation.version:
+            return
+        if operation.kind is not Kind.RETRACT or known[0].kind is Kind.RETRACT:
             del self._owed[operation.key]
+
+
+def _debt(missed: Operation, known: Operation | None) -> Operation:
+    """What to tell a cache that missed one operation, or two.
+
+    A retraction clears its own version alone: it cannot stand for another missed write.
+    """
+    if missed.kind is Kind.RETRACT and (known is None or known == missed):
+        return missed
+    newest = missed if known is None or known.version <= missed.version else known
+    return Operation(Kind.INVALIDATE, newest.key, newest.version, newest.born)

@@ -195,6 +195,17 @@ def test_paying_what_is_not_owed_changes_nothing(debts: Subject, author: Author)
     assert debts.total == 1
 
 
+def test_a_retraction_does_not_pay_an_invalidation_that_came_meanwhile(
+    debts: Subject, author: Author
+) -> None:
+    missed, refused = update(author, "a"), update(author, "a")
+    debts.add(retraction(refused))
+    (due,) = debts.due(10)
+    debts.add(missed)  # while the cache is told of the retraction
+    debts.paid(due)
+    assert debts.owes(key("a"))
+
+
 # -- two debts of one key --------------------------------------------------------------------------
 
 
@@ -210,6 +221,33 @@ async def stale_after(debts: Subject, cached: list[Operation], missed: list[Oper
     (answer,) = await debts.cache.read([key("a")])
     assert isinstance(answer, Record | Miss)
     return isinstance(answer, Record)
+
+
+async def test_a_missed_write_is_not_forgotten_over_the_retraction_of_a_later_one(
+    debts: Subject, author: Author
+) -> None:
+    cached, missed, refused = (update(author, "a") for _ in range(3))
+    assert not await stale_after(debts, [cached], [missed, retraction(refused)])
+
+
+async def test_a_missed_write_that_is_heard_of_after_a_later_retraction_is_not_forgotten(
+    debts: Subject, author: Author
+) -> None:
+    cached, missed, refused = (update(author, "a") for _ in range(3))
+    assert not await stale_after(debts, [cached], [retraction(refused), missed])
+
+
+async def test_two_retractions_of_a_key_are_both_made(debts: Subject, author: Author) -> None:
+    first, second = update(author, "a"), update(author, "a")
+    assert not await stale_after(debts, [first], [retraction(first), retraction(second)])
+    assert not await stale_after(debts, [second], [retraction(second), retraction(first)])
+
+
+async def test_a_missed_write_and_its_own_retraction_leave_nothing_older(
+    debts: Subject, author: Author
+) -> None:
+    cached, refused = update(author, "a"), update(author, "a")
+    assert not await stale_after(debts, [cached], [refused, retraction(refused)])
 
 
 async def test_a_retraction_alone_leaves_what_is_older(debts: Subject, author: Author) -> None:
