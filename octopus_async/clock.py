@@ -28,7 +28,7 @@ def encode_version(milliseconds: int, counter: int, writer: int) -> str:
 def decode_version(version: str) -> tuple[int, int, int]:
     """Read a version's milliseconds, counter and writer. Raises ValueError for anything else."""
     if not is_version(version):
-        msg = f"not a version: {version[:40]!r}"
+        msg = f"not a version: {str(version)[:40]!r}"
         raise ValueError(msg)
     number = 0
     for character in version:
@@ -114,5 +114,5 @@ class Clock:
 
     def start_above(self, milliseconds: int) -> None:
         """Issue nothing at or below that moment: the durable ceiling of an earlier run."""
-        if milliseconds > self._milliseconds:
+        if milliseconds >= self._milliseconds:
             self._milliseconds, self._counter = milliseconds, _COUNTER_LIMIT - 1
