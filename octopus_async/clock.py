@@ -11,10 +11,13 @@ import secrets
 import time
 from collections.abc import Callable
 
+from octopus_async.errors import WriteUnavailable
+
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _DIGIT = {character: value for value, character in enumerate(_ALPHABET)}
 _PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
 _COUNTER_LIMIT = 1 << 16
+_LAST_MILLISECOND = (1 << 48) - 1
 _SHAPE = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")
 VERSION_LENGTH = 26
 
@@ -75,12 +78,21 @@ class Clock:
         return self._wall()
 
     def next(self) -> str:
-        """Issue a version."""
+        """Issue a version.
+
+        Raises:
+            WriteUnavailable: none is left after what was seen, which only damage can bring about.
+        """
         now = int(self._wall() * 1000)
         if now > self._milliseconds:
             self._milliseconds, self._counter = now, 0
         elif self._counter + 1 < _COUNTER_LIMIT:
             self._counter += 1
+        elif self._milliseconds >= _LAST_MILLISECOND:
+            msg = (
+                "no version is left: a backend or the journal gave the last there is, so a record is damaged"
+            )
+            raise WriteUnavailable(msg)
         else:
             self._milliseconds, self._counter = self._milliseconds + 1, 0
         head = (self._milliseconds << 20) | (self._counter << 4) | self._writer_high
