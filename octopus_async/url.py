@@ -47,11 +47,15 @@ class BackendURL:
         if shape is None:
             msg = "a backend's URL has the form scheme://..., for instance sqlite:///shop.db"
             raise ConfigurationError(msg)
+        scheme = shape["scheme"].lower()
         rest, _, query = shape["rest"].partition("?")
         authority, _, path = rest.partition("/")
+        if authority and "@" in path + query:
+            # The rest of a password would be taken for a path, and shown as one.
+            msg = f"{scheme}://: write @ / ? # and % percent-encoded in a user, password or option: @ is %40"
+            raise ConfigurationError(msg)
         login, _, hosts = authority.rpartition("@")
         user, _, password = login.partition(":")
-        scheme = shape["scheme"].lower()
         return cls(
             scheme=scheme,
             hosts=_parse_hosts(scheme, hosts),
