@@ -89,9 +89,7 @@ class Clock:
         elif self._counter + 1 < _COUNTER_LIMIT:
             self._counter += 1
         elif self._milliseconds >= _LAST_MILLISECOND:
-            msg = (
-                "no version is left: a backend or the journal gave the last there is, so a record is damaged"
-            )
+            msg = "no version is left: a backend or the journal gave the last there is, from a damaged record"
             raise WriteUnavailable(msg)
         else:
             self._milliseconds, self._counter = self._milliseconds + 1, 0
