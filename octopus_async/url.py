@@ -66,9 +66,10 @@ class BackendURL:
         )
 
     def __str__(self) -> str:
-        hosts = ",".join(host if port is None else f"{host}:{port}" for host, port in self.hosts)
+        hosts = ",".join(_shown(host, port) for host, port in self.hosts)
         login = f"{self.user}:***@" if self.password else f"{self.user}@" if self.user else ""
-        return f"{self.scheme}://{login}{hosts}/{self.path}".rstrip("/")
+        path = f"/{self.path}" if self.path else ""
+        return f"{self.scheme}://{login}{hosts}{path}"
 
     def check_options(self, *known: str) -> None:
         """Raise `ConfigurationError` for an option that the adapter does not know."""
@@ -144,6 +145,11 @@ def _parse_host(scheme: str, text: str) -> tuple[str, int | None]:
         msg = f"{scheme}://: a host has the form name, name:port, [v6] or [v6]:port"
         raise ConfigurationError(msg)
     return match[1].strip("[]"), int(match[2]) if match[2] else None
+
+
+def _shown(host: str, port: int | None) -> str:
+    name = f"[{host}]" if ":" in host else host
+    return name if port is None else f"{name}:{port}"
 
 
 def _parse_options(scheme: str, query: str) -> dict[str, str]:
