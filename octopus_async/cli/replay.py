@@ -1,0 +1,165 @@
+"""``octopus replay``: replays by hand what dead processes have left in a service's journal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from octopus_async.cli.output import AsJson, Exit, console, hush, print_json, progress, safe, speaking, told
+from octopus_async.cli.service import Config, Kind, ReplayCounter, kinds_in, model_name, owed
+from octopus_async.cli.shown import count
+from octopus_async.config import Settings, settings_from_toml
+from octopus_async.errors import ConfigurationError
+from octopus_async.events import Event
+from octopus_async.guard import State
+from octopus_async.journal.inspect import inspect
+from octopus_async.manager import DaoManager, Statistics
+
+_EVERY = 0.05
+_STALLED = 1.0
+_LOOK_AT = 10_000
+
+
+@dataclass(slots=True)
+class Result:
+    """What a replay has done.
+
+    Attributes:
+        pending_before: how many operations waited.
+        replayed: how many of them were applied.
+        dead_letters: how many were refused now.
+        pending: how many still wait, those for caches included.
+        elsewhere: how many wait in journals of processes that run, which replay them themselves.
+        reasons: why some still wait.
+    """
+
+    pending_before: int = 0
+    replayed: int = 0
+    dead_letters: int = 0
+    pending: int = 0
+    elsewhere: int = 0
+    reasons: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing that waited is left."""
+        return not (self.pending or self.dead_letters)
+
+
+@speaking
+def command(
+    config: Config,
+    *,
+    models: Annotated[list[str], typer.Option(help="A module with the service's models; may be repeated.")],
+    patience: Annotated[float, typer.Option(min=0.1, help="Longest wait, in seconds.")] = 300.0,
+    as_json: AsJson = False,
+) -> None:
+    """Replay what is left in a service's journal, and wait until nothing is owed to any backend.
+
+    Takes over the journals of processes that have ended. Those of a service that runs are its own:
+    it replays them itself. Exit status 1 if anything still waits in the end, or was refused.
+    """
+    hush()
+    settings = settings_from_toml(config)
+    if not isinstance(settings.journal, str | Path):
+        raise ConfigurationError(f"{config}: there is no journal in this configuration")
+    kinds = kinds_in(models)
+    with progress("replaying") as tell:
+        result = asyncio.run(_Replay(settings, kinds, patience, tell).run())
+    result.elsewhere = sum(it.pending for it in inspect(settings.journal).folders if it.alive)
+    if as_json:
+        print_json({"ok": result.ok, **asdict(result)})
+    else:
+        _print(result)
+    raise typer.Exit(Exit.FINE if result.ok else Exit.WRONG)
+
+
+class _Replay:
+    def __init__(
+        self, settings: Settings, kinds: Sequence[Kind], patience: float, tell: Callable[[int, int], None]
+    ) -> None:
+        self._kinds = kinds
+        self._patience = patience
+        self._tell = tell
+        self._result = Result()
+        self._counter = ReplayCounter()
+        self._screen = console(to_stderr=True)
+        self._manager = DaoManager.from_config(settings, listeners=[self._counter, self._say])
+        self._known = {model_name(kind) for kind in kinds}
+
+    async def run(self) -> Result:
+        result, manager = self._result, self._manager
+        for kind in self._kinds:
+            manager.dao(kind)
+        async with manager:
+            before = manager.statistics()
+            result.pending_before = owed(before)
+            await self._wait()
+            after = manager.statistics()
+            result.replayed, result.pending = self._counter.total, owed(after)
+            result.dead_letters = _letters(after) - _letters(before)
+            result.reasons = list(self._reasons(after))
+        return result
+
+    async def _wait(self) -> None:
+        loop = asyncio.get_running_loop()
+        until, moved, left = loop.time() + self._patience, loop.time(), -1
+        while (now := owed(statistics := self._manager.statistics())) and loop.time() < until:
+            if now != left:
+                moved, left = loop.time(), now
+                self._tell(self._counter.total, self._counter.total + now)
+            elif loop.time() - moved > _STALLED and (statistics.paused or not self._can_go_on(statistics)):
+                return
+            await asyncio.sleep(_EVERY)
+
+    def _can_go_on(self, statistics: Statistics) -> bool:
+        """Whether anything that is left belongs to a model that was given, or to a cache."""
+        waiting = self._waiting_models(statistics)
+        return bool(waiting & self._known) or any(statistics.behind.values())
+
+    def _waiting_models(self, statistics: Statistics) -> set[str]:
+        journal = self._manager.journal
+        if journal is None or statistics.journal is None:
+            return set()
+        targets = statistics.journal.pending_by_target
+        return {run.operation.key.model for name in targets for run in journal.runs(name, _LOOK_AT)}
+
+    def _reasons(self, statistics: Statistics) -> Iterator[str]:
+        for name, reason in statistics.paused.items():
+            yield f"the replay into {name} has paused: {reason}"
+        unknown = sorted(self._waiting_models(statistics) - self._known)
+        if unknown:
+            yield f"no --models module has {', '.join(unknown)}: what waits for them was left alone"
+        for name, guard in statistics.backends.items():
+            if guard.writes.state is not State.CLOSED:
+                yield f"{name} cannot be written: its breaker is {guard.writes.state.value}"
+
+    def _say(self, event: Event) -> None:
+        line = told(event)
+        if line is not None:
+            self._screen.print(line, soft_wrap=True)
+
+
+def _letters(statistics: Statistics) -> int:
+    return statistics.journal.dead_letters if statistics.journal is not None else 0
+
+
+def _print(result: Result) -> None:
+    screen = console()
+    if result.ok:
+        screen.print(f"{count(result.replayed, 'operation')} replayed; nothing is owed any more")
+    else:
+        letters = count(result.dead_letters, "dead letter")
+        screen.print(
+            f"{count(result.replayed, 'operation')} replayed, {result.pending:,} still owed, {letters}"
+        )
+    for reason in result.reasons:
+        screen.print(safe(reason), soft_wrap=True)
+    if result.elsewhere:
+        more = count(result.elsewhere, "operation")
+        screen.print(f"{more} more in the journals of processes that run, which replay them themselves")
