@@ -17,7 +17,7 @@ _PORT_LIMIT = 1 << 16
 _TRUE = {"1": True, "true": True, "yes": True, "on": True}
 _FALSE = {"0": False, "false": False, "no": False, "off": False}
 _SIZES = {"": 1, "b": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3}
-_SIZE = re.compile(r"(\d{1,15})\s*([kmg]?b?)\Z", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,15}) *([kmg]?b?)\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class BackendURL:
         text = self.options.get(name)
         if text is None:
             return default
-        if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text) is None or not float(text) > 0:
+        if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) is None or not float(text) > 0:
             raise self._wrong(f"option {name!r} is a positive number, not {text[:40]!r}")
         return float(text)
 
@@ -140,7 +140,7 @@ def _parse_hosts(scheme: str, text: str) -> tuple[tuple[str, int | None], ...]:
 
 
 def _parse_host(scheme: str, text: str) -> tuple[str, int | None]:
-    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]+)(?::(\d{1,5}))?", text)
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]+)(?::([0-9]{1,5}))?", text)
     if match is None or (match[2] is not None and not 0 < int(match[2]) < _PORT_LIMIT):
         msg = f"{scheme}://: a host has the form name, name:port, [v6] or [v6]:port"
         raise ConfigurationError(msg)
