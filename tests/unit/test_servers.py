@@ -249,6 +249,16 @@ async def test_a_server_that_ends_at_once_says_why_and_leaves_nothing(kind: type
         _ = broken.folder
 
 
+async def test_a_start_that_cannot_be_prepared_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCTOPUS_SERVERS_DIR", "/proc/servers")
+    monkeypatch.delenv("CI", raising=False)
+    server = MariaDBServer()
+    with pytest.raises(ConfigurationError, match="/proc/servers cannot be written"):
+        await server.start()
+    with pytest.raises(OperationNotSupported, match="was not started"):
+        _ = server.folder
+
+
 @pytest.mark.parametrize("seconds", [0.001, 0.05, 0.1])
 async def test_a_cancelled_start_leaves_nothing_behind(seconds: float) -> None:
     server = MariaDBServer()

@@ -122,7 +122,11 @@ class PrivateServer(abc.ABC):
             raise self._unable("runs already")
         if self._installation is None:
             found = await asyncio.to_thread(find, self.kind)
-            self._installation = await _finished_on_thread(lambda: self._set_up(found))
+            try:
+                self._installation = await _finished_on_thread(lambda: self._set_up(found))
+            except BaseException:
+                await self.stop()
+                raise
         self._process = spawn(
             [*self._command(self._installation.program), *self._options],
             self.folder,
