@@ -61,6 +61,11 @@ class _SafePool(MemcachePool):
         self._in_use.add(fresh)
         return fresh
 
+    def release(self, conn: Connection) -> None:
+        """Put a connection back whose last reply was wholly read, unless it was closed meanwhile."""
+        if conn in self._in_use:
+            super().release(conn)
+
     def discard(self, connection: Connection) -> None:
         """Close a connection that is in doubt."""
         self._in_use.discard(connection)

@@ -140,6 +140,20 @@ class TestLife:
         await eventually(lambda: descriptors() < before)
         await private_memcached.resume()
 
+    async def test_closing_leaves_no_connection_to_a_call_that_was_connecting(
+        self, private_memcached: MemcachedServer, author: Author
+    ) -> None:
+        before = descriptors()
+        for steps in range(8):
+            adapter = scripted_cache(private_memcached.port)
+            call = asyncio.ensure_future(adapter.read([author.key()]))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            await adapter.close()
+            await asyncio.wait([call])
+            assert call.exception() is None or isinstance(call.exception(), Unavailable)
+            await eventually(lambda: descriptors() <= before)
+
     async def test_a_connection_that_died_while_idle_is_replaced_and_nobody_notices(
         self, cache: MemcacheAdapter, private_memcached: MemcachedServer, author: Author
     ) -> None:
