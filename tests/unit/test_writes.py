@@ -55,7 +55,9 @@ async def test_the_callers_model_changes_only_on_acknowledgement(tmp_path: Path)
 
 
 async def test_a_generated_create_asks_all_at_the_same_time(tmp_path: Path) -> None:
-    async with stage(tmp_path) as it:
+    async with stage(tmp_path, guard=GuardPolicy(timeout=5)) as it:
+        await it.books.create(Book(title="before"))
+        it.primary.delay = 0.5
         it.primary.writes = Fault.SLOW
         book = Book(title="one")
         writing = asyncio.create_task(it.books.create(book))
@@ -67,9 +69,10 @@ async def test_a_generated_create_asks_all_at_the_same_time(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("write", ["own id", "update", "if_version"])
 async def test_where_the_primary_may_reject_it_is_asked_first(tmp_path: Path, write: str) -> None:
-    async with stage(tmp_path) as it:
+    async with stage(tmp_path, guard=GuardPolicy(timeout=5)) as it:
         book, country = Book(title="one"), Country(id="at", name="Austria")
         await it.books.create(book)
+        it.primary.delay = 0.5
         it.primary.writes = Fault.SLOW
         book.title = "two"
         calls: dict[str, Callable[[], object]] = {
@@ -235,6 +238,7 @@ async def test_a_conflict_found_at_replay_is_a_dead_letter_an_event_and_raised_b
         async with asyncio.timeout(5):
             with pytest.raises(DuplicateRecord):
                 await receipt.settled()
+        await it.drained()
         assert [event.key.id for event in it.seen(DeadLettered)] == ["at"]
         found = await it.countries.get_one("at")
         assert (found.name, found.version) == ("theirs", theirs)
