@@ -50,12 +50,12 @@ _DECODERS = {
 # Every setting that statements rely on, whatever the server's defaults:
 # - READ COMMITTED takes no locks on gaps, so that writers of different keys never meet;
 # - a connection left in a transaction by a client that died is closed after a minute;
-# - who waits for a row gives up soon after its caller has.
+# - who waits for a row gives up about when its caller does.
 _SET_UP = (
     "SET NAMES utf8mb4",
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
     "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00'",
-    "SET SESSION autocommit = 1, wait_timeout = 60, innodb_lock_wait_timeout = 2",
+    "SET SESSION autocommit = 1, wait_timeout = 60, innodb_lock_wait_timeout = 1",
     "SELECT @@max_allowed_packet",
 )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ _HARMLESS = (
     *_BUSY,
     sqlite3.SQLITE_CONSTRAINT,
     sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_INTERRUPT,
     sqlite3.SQLITE_MISMATCH,
     sqlite3.SQLITE_TOOBIG,
@@ -36,6 +38,10 @@ _HARMLESS = (
 
 class GivenUp(Exception):
     """Nobody waits for this function any more."""
+
+
+class Moved(Exception):
+    """The file is no longer the one that was opened: what is written would be lost with it."""
 
 
 class Job:
@@ -93,6 +99,7 @@ class _Lane:
         self._path = path
         self._set_up = set_up
         self.connection: aiosqlite.Connection | None = None
+        self._identity: tuple[int, int] | None = None
 
     def start(self, function: Function[T], job: Job) -> asyncio.Future[T]:
         """Hand a function to the thread; nothing that happens to its caller ends this future."""
@@ -110,7 +117,8 @@ class _Lane:
         """Whether the connection is not to be used again after that error."""
         if self.connection is None:
             return False
-        return primary_code(error) not in (*_HARMLESS, None) or self.connection.in_transaction
+        ours = isinstance(error, Moved) or self.connection.in_transaction
+        return ours or primary_code(error) not in (*_HARMLESS, None)
 
     async def _connect(self, job: Job) -> aiosqlite.Connection:
         # Not by its own waiting for locks, and without transactions of its own making.
@@ -124,21 +132,34 @@ class _Lane:
                 await asyncio.sleep(0.001)
             raise
         try:
-            await connection._execute(self._call, connection, self._set_up, job)  # type: ignore[no-untyped-call]  # noqa: SLF001
+            await connection._execute(self._prepare, connection, job)  # type: ignore[no-untyped-call]  # noqa: SLF001
         except BaseException:
             await connection.close()
             raise
         return connection
 
-    @staticmethod
-    def _call(connection: aiosqlite.Connection, function: Function[T], job: Job) -> T:
+    def _prepare(self, connection: aiosqlite.Connection, job: Job) -> None:
+        job.check()
+        self._set_up(connection._conn, job)  # noqa: SLF001 - on its own thread
+        self._identity = self._identify()
+
+    def _call(self, connection: aiosqlite.Connection, function: Function[T], job: Job) -> T:
         raw = connection._conn  # noqa: SLF001 - on its own thread
         job.check()
+        if self._identify() != self._identity:
+            raise Moved(f"{self._path} was moved, removed or replaced")
         try:
             return function(raw, job)
         finally:
             if raw.in_transaction:
                 raw.rollback()
+
+    def _identify(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self._path)  # noqa: PTH116 - for every call: a Path takes thrice as long
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
 
     async def interrupt(self) -> None:
         if self.connection is not None:

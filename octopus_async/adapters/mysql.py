@@ -41,7 +41,7 @@ from octopus_async.url import BackendURL
 T = TypeVar("T")
 
 _CLOSE_SECONDS = 1.0
-_PAUSES = (0.005, 0.02, 0.05, 0.1)
+_PAUSES = (0.005, 0.02, 0.05)
 """Seconds, at most, before each further try after a collision with another transaction."""
 _NO_TRANSACTIONS = {"ARCHIVE", "ARIA", "CSV", "MEMORY", "MRG_MYISAM", "MYISAM"}
 
@@ -157,7 +157,7 @@ class MySQLAdapter(SQLAdapter):
         if missing and not create:
             raise layout.no_table(self.name, schema.model, missing[0], statements[missing[0]])
         if missing:
-            await self._run(lambda connection: connection.run([statements[name] for name in missing]))
+            await self._create([statements[name] for name in missing])
             found = await self._run(lambda connection: _found(connection, statements))
         there = found[schema.table]
         if there.engine.upper() in _NO_TRANSACTIONS:
@@ -170,6 +170,12 @@ class MySQLAdapter(SQLAdapter):
             exact=schema.id_type is not Type.TEXT or "binary" in there.columns[schema.id_column.lower()],
             plain=there.ours and len(there.columns) == len(schema.columns) + 3,
         )
+
+    async def _create(self, statements: Sequence[str]) -> None:
+        try:
+            await self._run(lambda connection: connection.run(statements))
+        except RecordRejected as error:  # so many columns that no row would fit
+            raise SchemaMismatch(str(error), backend=self.name) from error
 
     async def _make_locks(self) -> None:
         ((rows, _),) = await self._run(lambda connection: connection.run([sql.COUNT_LOCKS]))

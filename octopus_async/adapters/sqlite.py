@@ -43,6 +43,12 @@ _STRICT_SINCE = (3, 37)
 _STRICT = " STRICT" if sqlite3.sqlite_version_info >= _STRICT_SINCE else ""
 _DRIVER_ERRORS = (sqlite3.Error, sqlite3.Warning, OverflowError, UnicodeError)
 _RECORD_FAULTS = (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG)
+_NOTHING_WRITTEN = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_READONLY,
+)
 _SCHEMA_FAULT = re.compile(r"no such table|no such column|has no column named|no such view")
 _SIDE_STATES = f"SELECT id, version, born, deleted FROM {SIDE} WHERE model = ? AND id IN "
 _SIDE_WRITE = (
@@ -304,8 +310,8 @@ def translate(error: Exception, backend: str, *, sent: bool) -> OctopusError:
         return BackendRefused(text, backend=backend)
     if isinstance(error, TimeoutError):
         return BackendTimeout(f"{backend}: connecting took too long", backend=backend, sent=sent)
-    locked = code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-    return BackendFailed(f"{text} ({type(error).__name__})", backend=backend, sent=sent and not locked)
+    unsent = code in _NOTHING_WRITTEN
+    return BackendFailed(f"{text} ({type(error).__name__})", backend=backend, sent=sent and not unsent)
 
 
 def _is_binding(error: Exception) -> bool:

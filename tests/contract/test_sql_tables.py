@@ -313,7 +313,8 @@ class TestRowsOfOthers:
         await mysql_database.run(
             f"CREATE TABLE {schema.table} (id BIGINT PRIMARY KEY, title VARBINARY(20), "
             "how_many DECIMAL(20,0), `order` SMALLINT, ratio DECIMAL(10,2), flag TINYINT(1), "
-            "raw VARBINARY(9), at TIMESTAMP(3) NULL, `local` DATETIME, `day` DATE, hour TIME, amount DECIMAL(9,2), tag VARCHAR(36), tree JSON)",
+            "raw VARBINARY(9), at TIMESTAMP(3) NULL, `local` DATETIME, `day` DATE, "
+            "hour TIME, amount DECIMAL(9,2), tag VARCHAR(36), tree JSON)",
             "SET time_zone = '+05:00'",
             f"INSERT INTO {schema.table} VALUES (7, 'text', 5, 6, 1.5, 1, 'abc', '2026-01-31 17:00:00.5', "
             "'2026-01-31 12:00:00', '2026-01-31', '12:00:00', 1.50, "
