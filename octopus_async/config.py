@@ -81,8 +81,8 @@ class Settings:
         wall: seconds since 1970.
     """
 
-    write: Sequence[str | Adapter]
-    backends: Sequence[str | Adapter] = ()
+    write: Sequence[str | Adapter] = field(repr=False)  # URLs hold passwords
+    backends: Sequence[str | Adapter] = field(default=(), repr=False)
     read: ReadStrategy | None = None
     journal: str | Path | Journal | None = None
     routings: Mapping[str, Routing] = field(default_factory=dict)
@@ -105,9 +105,14 @@ class Settings:
         if isinstance(self.write, str) or isinstance(self.backends, str):
             msg = "write and backends are lists of URLs or adapters: write=['sqlite:///shop.db']"
             raise ConfigurationError(msg)
+        for source in (*self.write, *self.backends):
+            if not isinstance(source, str) and not hasattr(source, "capabilities"):
+                msg = f"a backend is a URL or an adapter, not a {type(source).__name__}"
+                raise ConfigurationError(msg)
         for name in ("timeout", "close_timeout", "retention", "adopt_every"):
-            if not getattr(self, name) > 0:
-                msg = f"{name} is a number of seconds above 0, not {getattr(self, name)!r}"
+            seconds = getattr(self, name)
+            if not isinstance(seconds, int | float) or not seconds > 0:
+                msg = f"{name} is a number of seconds above 0, not {seconds!r}"
                 raise ConfigurationError(msg)
 
 
@@ -146,7 +151,7 @@ def settings_from_toml(path: str | Path) -> Settings:
     try:
         with Path(path).open("rb") as file:
             table = tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, RecursionError, ValueError) as error:
         msg = f"{path}: cannot be read as TOML: {error}"
         raise ConfigurationError(msg) from None
     return _Table(_expanded(table, path), str(path)).settings()
