@@ -238,9 +238,7 @@ async def test_a_conflict_found_at_replay_is_a_dead_letter_an_event_and_raised_b
         async with asyncio.timeout(5):
             with pytest.raises(DuplicateRecord):
                 await receipt.settled()
-        async with asyncio.timeout(5):
-            while not it.seen(DeadLettered):
-                await asyncio.sleep(0)
+        await it.until(lambda: it.seen(DeadLettered))
         assert [event.key.id for event in it.seen(DeadLettered)] == ["at"]
         found = await it.countries.get_one("at")
         assert (found.name, found.version) == ("theirs", theirs)
