@@ -7,7 +7,7 @@ import re
 import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +22,7 @@ from octopus_async.url import BackendURL
 
 E = TypeVar("E", bound=Enum)
 _DAY = 24 * 3600.0
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -119,6 +120,8 @@ class Settings:
 def adapter_for(source: str | Adapter) -> Adapter:
     """The adapter of a URL; an adapter object is itself.
 
+    The option ``name`` of any URL says how the backend is called, where it is not by its kind.
+
     Raises:
         ConfigurationError: the scheme is not known, an option is wrong, or the driver is missing.
     """
@@ -139,7 +142,18 @@ def adapter_for(source: str | Adapter) -> Adapter:
             f"pip install 'octopus-async[{known.extra}]'"
         )
         raise ConfigurationError(msg) from None
-    return cast("Adapter", getattr(module, known.adapter).from_url(url))
+    make = getattr(module, known.adapter).from_url
+    name = url.options.get("name")
+    return cast("Adapter", make(url) if name is None else make(_without_name(url), name=name))
+
+
+def _without_name(url: BackendURL) -> BackendURL:
+    name = url.options["name"]
+    if _NAME.fullmatch(name) is None:
+        problem = "has 1 to 64 letters, digits, dots, dashes or underscores"
+        msg = f"{url}: option 'name' {problem}, not {name[:40]!r}"
+        raise ConfigurationError(msg)
+    return replace(url, options={option: text for option, text in url.options.items() if option != "name"})
 
 
 def settings_from_toml(path: str | Path) -> Settings:

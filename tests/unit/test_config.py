@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
@@ -322,3 +323,25 @@ def test_a_missing_driver_names_the_extra_to_install(
     advice = re.escape(f"which is not installed: pip install 'octopus-async[{extra}]'")
     assert re.fullmatch(f"{scheme}:// needs the package {package}, {advice}", run.stdout.strip())
     assert run.stderr == ""
+
+
+# -- names ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("url", ["memory://", "sqlite:///shop.db", "memcache://cache", "mysql://db/shop"])
+def test_a_backend_is_called_by_its_kind_or_as_its_url_says(url: str) -> None:
+    assert adapter_for(url).name == url.partition(":")[0]
+    assert adapter_for(f"{url}?name=second-one.2").name == "second-one.2"
+
+
+def test_a_name_goes_with_other_options() -> None:
+    assert adapter_for("memory://?ttl=5&name=hot").name == "hot"
+    assert "unknown option 'tll'" in refusal(lambda: adapter_for("memory://?tll=5&name=hot"))
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a]", 'a"', "ä", "x" * 65, "a\n"], ids=ascii)
+def test_a_name_is_made_of_letters_digits_and_three_signs(name: str) -> None:
+    message = refusal(lambda: adapter_for(f"memory://?name={quote(name)}"))
+    assert message == (
+        f"memory://: option 'name' has 1 to 64 letters, digits, dots, dashes or underscores, not {name[:40]!r}"
+    )
