@@ -73,7 +73,10 @@ def _draw_backlog(axes: Any, report: Report) -> None:  # noqa: ANN401 - as above
     times = [sample.at for sample in report.samples]
     behind = [sample.behind for sample in report.samples]
     owed = [sample.backlog - sample.behind for sample in report.samples]
-    axes.stackplot(times, owed, behind, colors=(_BACKLOG, _BEHIND), labels=("by the journal", "to caches"))
+    parts = [("journal, to the primary", owed, _BACKLOG), ("caches, to be told", behind, _BEHIND)]
+    shown = [part for part in parts if part[0].startswith("journal") or any(part[1])]
+    names, values, colours = zip(*shown, strict=True)
+    axes.stackplot(times, *values, labels=names, colors=colours)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("owed, operations")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
@@ -91,7 +94,10 @@ def _mark_phases(axes: Any, report: Report, *, labelled: bool) -> None:  # noqa:
                 phase.name,
                 ((phase.began + phase.ended) / 2, 1),
                 xycoords=("data", "axes fraction"),
-                xytext=(0, 15 if phase.name.startswith("recovery") else 4),  # two rows, as they are short
+                xytext=(
+                    0,
+                    15 if phase.name.startswith("recovery ") else 4,
+                ),  # a row of their own, as they are short
                 textcoords="offset points",
                 ha="center",
                 fontsize=9,
