@@ -24,7 +24,7 @@ from octopus_async import (
     WriteUnavailable,
 )
 from octopus_async.clock import Clock
-from octopus_async.errors import JournalError
+from octopus_async.errors import JournalFull
 from octopus_async.events import DeadLettered, WriteJournalled
 from octopus_async.mapper import Mapper
 from octopus_async.record import Kind, Mode, Operation, rejected
@@ -178,7 +178,7 @@ async def test_when_the_journal_fails_as_well_nothing_is_claimed_and_caches_are_
 
         def fail(*_: object, **__: object) -> asyncio.Future[int]:
             future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-            future.set_exception(JournalError("the disk is full"))
+            future.set_exception(JournalFull("the disk is full"))
             return future
 
         it.manager.journal.append = fail  # type: ignore[method-assign]
