@@ -35,7 +35,9 @@ def checkpoint_of(folder: Folder, overlay: Overlay) -> Checkpoint | None:
     gone = {segment.number for segment in folder.segments} - kept
     last = max(gone, default=0)
     keeps = {
-        segment.number: overlay.owed_in(segment.first, segment.last) if segment.number < last else None
+        segment.number: overlay.owed_in(segment.first, segment.last)
+        if segment.number < last and not segment.spared
+        else None
         for segment in needed
     }
     if sum(len(ranges) for owed in keeps.values() if owed for ranges in owed.values()) > _MOST_RANGES:

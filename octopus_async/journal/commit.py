@@ -14,6 +14,7 @@ from octopus_async.journal.runner import Runner
 
 T = TypeVar("T")
 
+_FRAME = len(b'{"seq":1000000,"sum":"00000000"}\n')
 _MOST_IN_GROUP = 50_000
 _MOST_BYTES = 32 * 1024 * 1024
 _ATTEMPTS_AT_THE_END = 3
@@ -119,6 +120,9 @@ class GroupCommit:
         runner: does the disk work.
         owner: is asked and told.
         patience: seconds after which marks leave by themselves.
+
+    Attributes:
+        queued: how many bytes wait to be written.
     """
 
     def __init__(self, runner: Runner, owner: Owner, patience: float = 0.1) -> None:
@@ -143,7 +147,7 @@ class GroupCommit:
         if waiting is None:
             waiting = self._lines[folder] = []
         waiting.append(line)
-        self.queued += len(line.rest)
+        self.queued += len(line.rest) + _FRAME
         self._count += line.count
         if not (self._scheduled or self._busy):
             self._scheduled = True
@@ -229,7 +233,7 @@ class GroupCommit:
         for folder, lines in self._lines.items():
             most = len(lines) if small else _fitting(lines)
             groups.setdefault(folder, Group(folder)).lines = lines[:most]
-            self.queued -= sum([len(line.rest) for line in lines[:most]])
+            self.queued -= sum([len(line.rest) + _FRAME for line in lines[:most]])
             self._count -= sum([line.count for line in lines[:most]])
             if most < len(lines):
                 left[folder] = lines[most:]

@@ -59,7 +59,7 @@ class Contents:
     @property
     def durable(self) -> int:
         """The number of the last line."""
-        return max((segment.last for segment in self.segments), default=0)
+        return max((segment.last for segment in self.segments if segment.first <= segment.last), default=0)
 
     def read(self) -> None:
         """Read the folder, and change nothing.
@@ -71,12 +71,13 @@ class Contents:
         names = self._disk.list_folder(self.path)
         peeks = {number: self._peek(number) for number in segment_numbers(names)}
         self.number = max(peeks, default=0)
-        needed = _needed(peeks)
+        checkpoint = _last_checkpoint(peeks)
+        needed = _needed(peeks, checkpoint)
         kept = {segment_name(number) for number in needed}
         self.garbage = [name for name in names if name.endswith((".jsonl", ".tmp")) and name not in kept]
         for number in needed:
             if number in peeks:
-                self._read_segment(number, peeks[number].header, _limit(peeks, number))
+                self._read_segment(number, peeks[number].header, _limit(peeks, checkpoint, number))
             else:
                 self.damage.append(
                     Damage(number, 0, 0, "the file is missing, and all it held is lost", tail=False)
@@ -108,9 +109,9 @@ class Contents:
     def _apply_checkpoint(self, header: Header) -> None:
         self.writer = header.writer
         for segment in self.segments:
-            owed = header.keeps.get(segment.number)
-            if owed is not None:
-                self.overlay.keep_only(owed, segment.first, segment.last)
+            kept = header.keeps.get(segment.number)
+            if kept is not None and kept.owed is not None:
+                self.overlay.keep_only(kept.owed, segment.first, segment.last)
         if header.dead is not None:
             self.letters.keep_only(header.dead)
 
@@ -144,15 +145,22 @@ class Contents:
         self._newest = max(self._newest, raw.version)
 
 
-def _needed(peeks: dict[int, Peek]) -> list[int]:
+def _last_checkpoint(peeks: dict[int, Peek]) -> Header | None:
+    headers = [peeks[number].header for number in sorted(peeks)]
+    return next((header for header in reversed(headers) if header is not None), None)
+
+
+def _needed(peeks: dict[int, Peek], checkpoint: Header | None) -> list[int]:
     """The numbers of the files that the last checkpoint has not made superfluous."""
-    last = max((number for number, peeked in peeks.items() if peeked.header is not None), default=0)
-    header = peeks[last].header if last else None
-    kept = peeks.keys() if header is None else header.keeps.keys()
-    return sorted({*kept, *(number for number in peeks if number >= last)})
+    if checkpoint is None:
+        return sorted(peeks)
+    return sorted({*checkpoint.keeps, *(number for number in peeks if number >= checkpoint.segment)})
 
 
-def _limit(peeks: dict[int, Peek], number: int) -> int:
-    """The last number that is valid in a file: what the next one found durable."""
+def _limit(peeks: dict[int, Peek], checkpoint: Header | None, number: int) -> int:
+    """The number of the last line that is valid in a file: what came later found no more durable."""
+    if checkpoint is not None and number in checkpoint.keeps:
+        last = checkpoint.keeps[number].last
+        return ENDLESS if last is None else last
     later = (peeks[other].durable for other in sorted(peeks) if other > number)
     return next((durable for durable in later if durable is not None), ENDLESS)

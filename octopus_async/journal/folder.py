@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple, NoReturn
 
 from octopus_async.journal.disk import Disk
-from octopus_async.journal.format import FORMAT, Header, Range, compose, encode_header, salt
+from octopus_async.journal.format import FORMAT, Header, Kept, Range, compose, encode_header, salt
 from octopus_async.journal.letters import Letter, Letters
 from octopus_async.journal.root import BLOCK, NO_ROOM, Root, as_journal_error, write_all
 from octopus_async.journal.segments import Segment, segment_name
@@ -204,15 +204,14 @@ class Folder:
         self._leave()
         self._number += 1  # a name is never used twice, whatever became of its file
         number, seed = self._number, salt(self.name, self._number)
+        keeps = {
+            other.number: Kept(None if other.spared else other.last, checkpoint.keeps[other.number])
+            for other in self.segments
+            if other.number in checkpoint.keeps
+        }
+        at, writer = self._root.wall(), self._writer
         header = Header(
-            FORMAT,
-            self.name,
-            number,
-            self._writer,
-            self._root.wall(),
-            self._next,
-            self._durable,
-            *checkpoint[:2],
+            FORMAT, self.name, number, writer, at, self._next, self._durable, keeps, checkpoint.dead
         )
         carried = compose(
             [(letter.rest, 1) for letter in checkpoint.carried], self._next, self._durable, seed

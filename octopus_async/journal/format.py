@@ -36,12 +36,13 @@ Range: TypeAlias = "tuple[int, int]"
 """First and last sequence number, both included."""
 
 _TEXT = rb'"([^"\\]*(?:\\.[^"\\]*)*)"'
+_NAME = _TEXT.replace(b"([^", b"(?:[^", 1)
 _VERSION = rb'"([0-9A-Za-z]{26})"'
 _SEQ = rb'\{"seq":(\d{1,16})(?:,"durable":(\d{1,16}))?'
 _OPERATION = (
     rb',"at":(-?\d{1,12}\.\d+),"op":"([a-z]+)","model":' + _TEXT + rb',"id":' + _TEXT
     + rb',"version":' + _VERSION + rb'(?:,"born":' + _VERSION + rb')?(?:,"if_version":' + _TEXT + rb")?"
-    + rb'(,"provisional":true)?(?:,"targets":(\[[^\[\]]*\]))?(?:,"fields":(.*))?'
+    + rb'(,"provisional":true)?(?:,"targets":(\[' + _NAME + rb'(?:,' + _NAME + rb')*\]))?(?:,"fields":(.*))?'
 )  # fmt: skip
 match_entry = re.compile(_SEQ + _OPERATION, re.DOTALL).fullmatch
 """Matches a line that holds one new operation: number, durable, and the members of `Raw`."""
@@ -123,6 +124,18 @@ class Drop(NamedTuple):
 Line: TypeAlias = "Entry | Unit | Dead | Done | Drop"
 
 
+class Kept(NamedTuple):
+    """What a header says of an earlier file.
+
+    Attributes:
+        last: the number of its last line; None where the file could not be read to its end.
+        owed: what is still owed of it, by target, and all else is done; None if that is not said.
+    """
+
+    last: int | None
+    owed: dict[str, list[Range]] | None
+
+
 class Header(NamedTuple):
     """A file's first line, which is a checkpoint too.
 
@@ -134,8 +147,7 @@ class Header(NamedTuple):
         at: when, seconds since 1970.
         first: sequence number of the first line that follows.
         durable: last number that is valid in the files before this one: later ones are void.
-        keeps: the earlier files that are still needed, by number; with a value, what of their
-            entries is still owed, by target (all else in them is done).
+        keeps: the earlier files that are still needed, by number.
         dead: the entries that are dead letters at this moment, of those in files before this
             one; None where the header makes no statement about them.
     """
@@ -147,7 +159,7 @@ class Header(NamedTuple):
     at: float
     first: int
     durable: int
-    keeps: dict[int, dict[str, list[Range]] | None]
+    keeps: dict[int, Kept]
     dead: list[int] | None
 
 
@@ -255,7 +267,7 @@ def encode_drop(entry: int) -> bytes:
 def encode_header(header: Header, seed: int) -> bytes:
     """A file's first line, with its newline."""
     members: dict[str, Any] = {"octopus": MAGIC, **header._asdict()}
-    members["keeps"] = {str(number): owed for number, owed in header.keeps.items()}
+    members["keeps"] = {str(number): kept._asdict() for number, kept in header.keeps.items()}
     body = to_json(members)[:-1]
     return body + seal(body, seed) + b"\n"
 
@@ -268,13 +280,18 @@ def decode_header(body: bytes) -> Header | None:
             return None
         if members["format"] != FORMAT:
             return Header(int(members["format"]), "", 0, "", 0.0, 0, 0, {}, None)
-        members["keeps"] = {
-            int(number): owed and {target: decode_ranges(ranges) for target, ranges in owed.items()}
-            for number, owed in members["keeps"].items()
-        }
+        members["keeps"] = {int(number): _decode_kept(kept) for number, kept in members["keeps"].items()}
         return Header(**members)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def _decode_kept(members: dict[str, Any]) -> Kept:
+    owed = members["owed"]
+    if owed is not None:
+        owed = {str(target): decode_ranges(ranges) for target, ranges in owed.items()}
+    last = members["last"]
+    return Kept(last if last is None else int(last), owed)
 
 
 def decode_ranges(ranges: Any) -> list[Range]:  # noqa: ANN401 - what JSON holds

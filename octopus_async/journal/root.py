@@ -143,7 +143,7 @@ class Root:
             with contextlib.suppress(FileExistsError):
                 self._write(path, data)
                 self.disk.sync_folder(folder)
-        except OSError:
+        except (OSError, JournalError):
             return None
         return path
 
