@@ -241,11 +241,11 @@ class Replayer:
         self._events.emit(DeadLettered(self.backend.name, operation.key, operation.version, reason))
         plan = self._plan_of(operation.key.model)
         if plan is not None and plan.primary is self.backend and plan.replicas:
-            await self._take_back(run, plan.replicas)
+            self._take_back(run, plan.replicas)
         await self._tell_caches([newest._replace(kind=Kind.RETRACT, fields=None, payload=None)])
         return len(run.sequences)
 
-    async def _take_back(self, run: Run, replicas: Sequence[Backend]) -> None:
+    def _take_back(self, run: Run, replicas: Sequence[Backend]) -> None:
         """What the primary refused, its replicas must not have, nor what was pending behind it."""
         operation = run.operation
         buried = [
@@ -255,10 +255,6 @@ class Replayer:
         ]
         for replica in replicas:
             self._journal.settle(replica.name, [run._replace(sequences=tuple(buried))])
-        if operation.kind is Kind.CREATE and not run.provisional:
-            # Its id was generated here, so the replicas were given it at once, and nobody else's.
-            undo = Operation(Kind.DELETE, operation.key, self._versions.clock.next(), operation.born)
-            await self._journal.append(undo, [replica.name for replica in replicas])
 
     async def _tell_caches(self, operations: Sequence[Operation]) -> None:
         """Write the keys into every cache, or have them invalidated later, before the overlay goes."""

@@ -138,10 +138,10 @@ class Reader:
                 backend.fill(record, lease)
 
     def _living(self, record: Record | None) -> Record | None:
-        if record is None or record.fields is None:
+        if record is None:
             return None
         self._clock.see(record.version)
-        return record
+        return None if record.fields is None else record
 
 
 def _as_record(operation: Operation) -> Record | None:

@@ -7,7 +7,14 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from octopus_async.backend import Backend, Journal
-from octopus_async.errors import BackendFailed, JournalError, OctopusError, Unavailable, WriteUnavailable
+from octopus_async.errors import (
+    BackendFailed,
+    JournalError,
+    JournalFull,
+    OctopusError,
+    Unavailable,
+    WriteUnavailable,
+)
 from octopus_async.events import Events, WriteJournalled
 from octopus_async.record import (
     APPLIED,
@@ -31,6 +38,7 @@ from octopus_async.strategies.versions import Versions
 _REISSUES = 8
 _FALLBACK_SHARE = 0.25
 _FALLBACK_SECONDS = 0.5
+_PERHAPS = "It may still be applied later."
 _NOT_TAKEN = (Status.UNAVAILABLE, Status.UNKNOWN)
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
@@ -124,6 +132,8 @@ class Writer:
                 self._versions.overtaken(outcome.stored, plan.primary.name)
                 continue
             if outcome.status is Status.REJECTED:
+                # In an outage the next write would otherwise be issued behind what has been seen.
+                self._versions.overtaken(outcome.stored, plan.primary.name)
                 self._compensate(attempt, deadline)
                 raise outcome.error or OctopusError(f"{plan.primary.name} refused {draft.key}")
             if outcome.status in _NOT_TAKEN:
@@ -160,8 +170,7 @@ class Writer:
         if journal is None or refusal is not None:
             self._compensate(attempt, deadline)
             raise _unavailable(operation.key, _causes(attempt, refusal), _claim(outcome))
-        owing = [plan.primary, *(replica for replica in plan.replicas if replica.name not in attempt.sent)]
-        names = tuple(backend.name for backend in owing)
+        names = tuple(backend.name for backend in (plan.primary, *plan.replicas))
         provisional = attempt.provisional
         try:
             async with asyncio.timeout_at(deadline):
@@ -170,7 +179,9 @@ class Writer:
             self._compensate(attempt, deadline)
             if isinstance(error, TimeoutError):
                 error = JournalError("the journal was not durable before the deadline")
-            raise _unavailable(operation.key, _causes(attempt, error), _claim(outcome)) from error
+            # Only a journal that was full has certainly not kept it.
+            claim = _claim(outcome) if isinstance(error, JournalFull) else _PERHAPS
+            raise _unavailable(operation.key, _causes(attempt, error), claim) from error
         self._events.emit(WriteJournalled(operation.key, operation.version, names))
         attempt.send([cache for cache in plan.caches if cache.name not in attempt.sent], deadline)
         self._follow_up(attempt)
@@ -250,28 +261,18 @@ class Writer:
                 finished.set_result(reason)
 
     def _compensate(self, attempt: Attempt, deadline: float) -> None:
-        """Take back what caches, and replicas of a generated create, were given too early."""
+        """Take back what caches were given too early."""
         operation = attempt.operation
+        undo = Operation(Kind.RETRACT, operation.key, operation.version, operation.born)
         for name, future in attempt.sent.items():
-            backend = attempt.backend(name)
-            debts = self._debts.get(name)
-            kind = Kind.RETRACT if debts is not None else Kind.DELETE
-            version = operation.version if debts is not None else self._versions.clock.next()
-            undo = Operation(kind, operation.key, version, operation.born)
             self._locks.unsettle(operation.key)
-            undone = asyncio.gather(future, backend.submit(undo, Mode.MIRROR, deadline))
-            undone.add_done_callback(lambda done, name=name, undo=undo: self._undone(done, name, undo))  # type: ignore[misc]
+            undone = asyncio.gather(future, attempt.backend(name).submit(undo, Mode.MIRROR, deadline))
+            undone.add_done_callback(lambda done, name=name: self._undone(done, name, undo))  # type: ignore[misc]
 
     def _undone(self, done: asyncio.Future[list[Outcome]], name: str, undo: Operation) -> None:
         self._locks.settle(undo.key)
-        if not done.cancelled() and done.result()[1].status not in _NOT_TAKEN:
-            return
-        debts = self._debts.get(name)
-        if debts is not None:
-            debts.add(undo)
-        else:
-            finished: asyncio.Future[JournalError | None] = asyncio.get_running_loop().create_future()
-            self._spawn(self._owe(undo, [name], finished))
+        if done.cancelled() or done.result()[1].status in _NOT_TAKEN:
+            self._debts[name].add(undo)
 
 
 class Attempt:
@@ -287,20 +288,17 @@ class Attempt:
         self.sent: dict[str, asyncio.Future[Outcome]] = {}
         self.provisional = draft.may_conflict and draft.kind is not Kind.DELETE
 
-    def at_once(self) -> list[Backend]:
-        """The backends to ask at the same time as the primary."""
+    def at_once(self) -> Sequence[Backend]:
+        """The caches, where the primary has no reason to refuse.
+
+        Never a replica: a create that is tried again, or a delete, could not be taken back there
+        without harm to what the primary has.
+        """
         plan, draft = self.plan, self.draft
-        if plan.order is Order.PRIMARY_FIRST:
-            return []
         # An update may find nothing, and would have put a cache's tombstone out of the way.
         may_reject = draft.may_conflict or draft.if_version is not None or draft.kind is Kind.UPDATE
-        chosen: list[Backend] = []
-        if plan.order is Order.CONCURRENT or not may_reject:
-            chosen += plan.caches
-        # What is deleted cannot be given back, should neither the primary nor the journal take it.
-        if not may_reject and draft.kind is Kind.CREATE:
-            chosen += plan.replicas
-        return chosen
+        concurrent = plan.order is Order.CONCURRENT or not may_reject
+        return plan.caches if concurrent and plan.order is not Order.PRIMARY_FIRST else ()
 
     def not_asked(self) -> list[Backend]:
         """The backends that were not asked yet."""
@@ -333,7 +331,7 @@ def _causes(attempt: Attempt, journal: JournalError | None) -> dict[str, Octopus
 
 
 def _claim(outcome: Outcome) -> str:
-    return "It may still be applied later." if outcome.status is Status.UNKNOWN else "Nothing was written."
+    return _PERHAPS if outcome.status is Status.UNKNOWN else "Nothing was written."
 
 
 def _unavailable(
