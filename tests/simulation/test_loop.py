@@ -47,7 +47,7 @@ def test_spinning_is_a_livelock() -> None:
     loop = VirtualLoop(Random(0), most_steps=1000)
 
     async def spin() -> None:
-        while True:
+        while True:  # noqa: ASYNC110 - that it spins is the point
             await asyncio.sleep(0)
 
     spinning = loop.run_in(loop.process("p"), spin())

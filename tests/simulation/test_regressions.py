@@ -1,14 +1,20 @@
 """What the simulation found, each with the seed that found it first, told again without chance."""
 
 import asyncio
+import time
+from pathlib import Path
 
 import pytest
 
 from octopus_async.adapters.memory import MemoryAdapter
-from octopus_async.errors import RecordNotFound, WriteUnavailable
+from octopus_async.clock import encode_version
+from octopus_async.errors import DuplicateRecord, RecordNotFound, WriteUnavailable
+from octopus_async.guard import BreakerPolicy, GuardPolicy
+from octopus_async.journal import FileJournal
+from octopus_async.journal.disk import OsDisk
 from octopus_async.manager import DaoManager
-from octopus_async.model import KeyedModel
-from octopus_async.record import Key, Record
+from octopus_async.model import KeyedModel, Model
+from octopus_async.record import Key, Kind, Mode, Operation, Record, Status, Stored, decide
 from octopus_async.strategies.plan import Order
 from octopus_async.testing.faulty import Fault, FaultyAdapter
 
@@ -18,7 +24,28 @@ class Book(KeyedModel):
     title: str
 
 
+class Note(Model):
+    text: str
+
+
 KEY = Key("Book", "1")
+SOON = GuardPolicy(writes=BreakerPolicy(open_for=0.02), reads=BreakerPolicy(open_for=0.02))
+
+
+async def drained(octopus: DaoManager) -> None:
+    async with asyncio.timeout(10):
+        await octopus.drained()
+
+
+async def stored_in(adapter: MemoryAdapter, key: Key = KEY) -> Record:
+    [record] = await adapter.read([key])
+    assert isinstance(record, Record)
+    return record
+
+
+def title_of(record: Record) -> object:
+    assert record.fields is not None
+    return record.fields["title"]
 
 
 async def test_a_refused_delete_leaves_the_replica_as_it_was() -> None:
@@ -72,3 +99,124 @@ async def test_a_read_under_way_does_not_show_a_write_that_was_refused_meanwhile
         found = await reading
         assert found is not None
         assert found.title == "old"
+
+
+async def test_a_create_that_is_tried_again_leaves_the_replica_as_it_was() -> None:
+    """Seed 412: a caller was cancelled, and tried the same object again; the replica lost the record."""
+    replica = MemoryAdapter(durable=True, name="replica")
+    async with DaoManager([MemoryAdapter(durable=True, name="primary"), replica]) as octopus:
+        notes = octopus.dao(Note)
+        note = Note(text="kept")
+        await notes.create(note)
+        await asyncio.sleep(0.01)
+        with pytest.raises(DuplicateRecord):
+            await notes.create(note)
+        await asyncio.sleep(0.01)
+        assert (await stored_in(replica, Key("Note", str(note.id)))).fields is not None
+
+
+def test_a_create_and_its_later_update_in_one_do_not_outlive_a_delete_between_them() -> None:
+    """Seed 255: coalesced for replay, they brought back what another process had deleted meanwhile."""
+    created, deleted, updated = (encode_version(moment, 0, 0) for moment in (1, 2, 3))
+    operation = Operation(Kind.CREATE, KEY, updated, created, {"title": "again"}, b"{}")
+    outcome = decide(operation, Stored(deleted, created, alive=False), Mode.REPLAY)
+    assert outcome is not None
+    assert outcome.status is Status.REJECTED
+    assert isinstance(outcome.error, RecordNotFound)
+
+
+async def test_what_follows_a_dead_letter_reaches_no_replica(tmp_path: Path) -> None:
+    """Seed 184: the primary's dead letters took the later writes of the key along, the replica's did not."""
+    primary = FaultyAdapter(MemoryAdapter(durable=True, name="primary"))
+    replica = MemoryAdapter(durable=True, name="replica")
+    async with DaoManager([primary, replica], journal=tmp_path / "journal", guard=SOON) as octopus:
+        books = octopus.dao(Book)
+        await books.create(Book(id="1", title="first"))
+        primary.break_down(Fault.REFUSE)
+        await books.create(Book(id="1", title="rival"))
+        await books.update(Book(id="1", title="later"))
+        primary.heal()
+        await drained(octopus)
+        assert title_of(await stored_in(replica)) == "first"
+
+
+async def test_what_replay_finds_superseded_is_not_shown_by_a_cache(tmp_path: Path) -> None:
+    """Seed 249: an empty cache was told the old write, though the primary had a newer one."""
+    shared = MemoryAdapter(durable=True, name="primary")
+    primary, cache = FaultyAdapter(shared), MemoryAdapter(name="cache")
+    async with DaoManager([primary, cache], journal=tmp_path / "journal", guard=SOON) as octopus:
+        books = octopus.dao(Book)
+        await books.create(Book(id="1", title="first"))
+        primary.break_down(Fault.REFUSE)
+        await books.update(Book(id="1", title="second"))
+        await asyncio.sleep(0.01)
+        async with DaoManager([shared]) as other:
+            await other.dao(Book).update(Book(id="1", title="third"))
+            await cache.close()
+            await cache.open()
+            await shared.open()
+            primary.heal()
+            await drained(octopus)
+            found = await books.get_one("1")
+            assert found.title == "third"
+
+
+async def test_a_write_in_an_outage_is_newer_than_what_a_refusal_has_shown(tmp_path: Path) -> None:
+    """Seed 1065: a process whose clock was behind had been told of the record, and wrote behind it."""
+    shared = MemoryAdapter(durable=True, name="primary")
+    primary = FaultyAdapter(shared)
+    behind = DaoManager([primary], journal=tmp_path / "journal", guard=SOON, wall=lambda: time.time() - 600.0)
+    async with DaoManager([shared]) as ahead, behind:
+        await ahead.dao(Book).create(Book(id="1", title="first"))
+        with pytest.raises(DuplicateRecord):
+            await behind.dao(Book).create(Book(id="1", title="refused"))
+        primary.break_down(Fault.REFUSE)
+        await behind.dao(Book).update(Book(id="1", title="second"))
+        primary.heal()
+        await drained(behind)
+        assert title_of(await stored_in(shared)) == "second"
+
+
+async def test_a_write_in_an_outage_is_newer_than_the_tombstone_that_was_read(tmp_path: Path) -> None:
+    """As above, told by a read."""
+    shared = MemoryAdapter(durable=True, name="primary")
+    primary = FaultyAdapter(shared)
+    behind = DaoManager([primary], journal=tmp_path / "journal", guard=SOON, wall=lambda: time.time() - 600.0)
+    async with DaoManager([shared]) as ahead, behind:
+        await ahead.dao(Book).create(Book(id="1", title="first"))
+        await ahead.dao(Book).delete("1")
+        assert await behind.dao(Book).read("1") is None
+        primary.break_down(Fault.REFUSE)
+        await behind.dao(Book).create(Book(id="1", title="second"))
+        primary.heal()
+        await drained(behind)
+        assert title_of(await stored_in(shared)) == "second"
+
+
+class SlowDisk(OsDisk):
+    """A disk that takes its time to make anything durable."""
+
+    seconds = 0.0
+
+    def sync(self, file: int) -> None:
+        time.sleep(self.seconds)
+        super().sync(file)
+
+
+async def test_nobody_claims_that_nothing_was_written_while_the_journal_still_writes(tmp_path: Path) -> None:
+    """The entry was durable after the deadline, and was replayed."""
+    disk = SlowDisk()
+    primary = FaultyAdapter(MemoryAdapter(durable=True, name="primary"))
+    journal = FileJournal(tmp_path / "journal", disk=disk)
+    async with DaoManager([primary], journal=journal, guard=SOON) as octopus:
+        books = octopus.dao(Book)
+        primary.break_down(Fault.REFUSE)
+        disk.seconds = 0.3
+        with pytest.raises(WriteUnavailable, match="may still be applied"):
+            await books.create(Book(id="1", title="late"), timeout=0.1)
+        disk.seconds = 0.0
+        await asyncio.sleep(0.5)
+        primary.heal()
+        await drained(octopus)
+        found = await books.get_one("1")
+        assert found.title == "late"

@@ -129,8 +129,6 @@ class _Record:
             yield self._wrong("C3", f"nobody wrote what the primary has: {self.row}")
         elif not call.may_apply:
             yield self._wrong("C4", f"the primary has what was refused: {call}")
-        elif call.version in self.dead:
-            yield self._wrong("C1", f"the primary has what is a dead letter: {call}")
         elif not call.acknowledged:
             for other in self._own_later(call):
                 yield self._wrong("C3", f"{call} landed over the newer {other}")
@@ -149,9 +147,9 @@ class _Record:
         for delete in self.acknowledged:
             if delete.kind != "delete" or not row.born <= _version(delete) < row.version:
                 continue
-            call = self.by_value.get(row.value)
-            same = call is not None and call.process == delete.process
-            if (same or not delete.journalled) and not any(self._creates_since(delete)):
+            # A delete that waits in a journal gives way to what others write meanwhile.
+            rivals = delete.journalled and any(call.process != delete.process for call in self.writes)
+            if not rivals and not any(self._creates_since(delete)):
                 yield self._wrong("C3", f"born {row.born}, it outlived {delete}")
 
     def _creates_since(self, delete: Call) -> Iterator[Call]:
@@ -189,7 +187,7 @@ class _Record:
             call.version in self.dead and other.may_apply and other.invoked < call.invoked
             for call in self.writes
             for other in self.writes
-            if (call.kind, other.kind) in (("create", "create"), ("update", "delete"))
+            if (call.kind, other.kind) in (("create", "create"), ("create", "update"), ("update", "delete"))
         )
 
     # -- what was read ---------------------------------------------------------------------------
@@ -267,7 +265,7 @@ class _Record:
 
     def _replicas_and_caches(self) -> Iterator[Violation]:
         final = self.final
-        replicas = final.replicas.items() if self.terms.replicas_kept else ()
+        replicas = final.replicas.items() if self.terms.replicas_kept and not self._landed_untold() else ()
         for name, rows in replicas:
             if not _equal(rows.get(self.key), self.row):
                 yield self._wrong("C5", f"{name} has {rows.get(self.key)}, the primary {self.row}")
@@ -289,6 +287,14 @@ class _Record:
                 yield self._wrong(
                     "C5", f"{process} reads {value} {version} in the end, the primary has {self.row}"
                 )
+
+    def _landed_untold(self) -> bool:
+        """Whether the primary may have taken what was refused as unknown: nobody tells replicas of that yet."""
+        known = {call.version for call in self.acknowledged}
+        unsure = any(
+            call.result == UNKNOWN or call.conditional for call in self.writes if not call.acknowledged
+        )
+        return unsure and self.row is not None and self.row.version not in known
 
 
 def _equal(one: Row | None, other: Row | None) -> bool:

@@ -71,12 +71,21 @@ def name_of(key: Key) -> str:
 
 
 class Notes:
-    """What all clients of a run write down together."""
+    """What all clients of a run write down together.
+
+    Attributes:
+        calls: every call, in the order of invocation.
+        problems: what no caller should ever see.
+        makers: which process generates an id, by the key.
+        public: keys whose generated ids others can know of.
+        settling: what became of journalled writes, by their calls.
+    """
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.problems: list[str] = []
-        self.created: set[str] = set()
+        self.makers: dict[str, str] = {}
+        self.public: set[str] = set()
         self.settling: dict[int, str] = {}
 
 
@@ -113,6 +122,8 @@ class Client:
             await self._make(step, manager, process)
 
     async def _make(self, step: Step, manager: DaoManager, process: str) -> None:
+        if not self._can_know(step, process):
+            return
         known: Any = None if step.blind else self._known.get(step.key)
         conditional = step.conditional and known is not None
         number = len(self._notes.calls)
@@ -140,6 +151,16 @@ class Client:
         await asyncio.wait([task])
         if not task.cancelled() and (error := task.exception()) is not None:
             self._notes.problems.append(f"{call}: {error!r}")
+
+    def _can_know(self, step: Step, process: str) -> bool:
+        """Nobody but its maker knows a generated id before the record is acknowledged, or seen."""
+        if not step.key.startswith("g") or step.key in self._notes.public or step.kind in ("read", "exists"):
+            return True
+        if step.kind != "create":
+            return False
+        maker = self._notes.makers.setdefault(step.key, process)
+        # The ids that a dead process generated are lost with it, unless somebody has seen them.
+        return maker == process
 
     async def _perform(self, call: Call, known: Any, manager: DaoManager) -> None:  # noqa: ANN401 - either model
         loop = asyncio.get_running_loop()
@@ -171,6 +192,7 @@ class Client:
                 self._known.pop(call.key, None)
             else:
                 call.seen, call.version = found.value, found.version
+                self._notes.public.add(call.key)
                 self._known[call.key] = found
         elif call.kind == "exists":
             exists = await dao.exists(id_of(call.key))
@@ -206,8 +228,7 @@ class Client:
             model.value = call.value
             return model
         values = {"value": call.value, "created_at": _MOMENT}
-        if call.key.startswith("g") and call.kind == "create" and call.key not in self._notes.created:
-            self._notes.created.add(call.key)
+        if call.key.startswith("g") and call.key not in self._notes.public:
             _next_id[0] = UUID(int=int(call.key[1:]) + 1)
             return Item.model_validate(values)
         return model_of(call.key).model_validate({**values, "id": id_of(call.key)})
@@ -215,6 +236,7 @@ class Client:
     def _acknowledge(self, call: Call, receipt: Receipt) -> None:
         call.result = OK
         call.version = receipt.version
+        self._notes.public.add(call.key)
         call.journalled, call.provisional = receipt.journalled, receipt.provisional
         if receipt.journalled:
             self._notes.settling[call.number] = "pending"

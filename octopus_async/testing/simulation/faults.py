@@ -21,7 +21,7 @@ def begin(world: World, fault: Fault) -> None:
     if fault.target.isdigit():
         _trouble_process(world, world.slots[int(fault.target)], fault)
     elif fault.target == DISK:
-        share = fault.amount * (0.3 if fault.kind == "slow" else 1.0)
+        share = fault.amount * (3.0 if fault.kind == "slow" else 1.0)
         setattr(world.disk.switches, fault.kind, share)
         world.loop.outside(setattr, world.disk.switches, fault.kind, 0.0, delay=fault.seconds)
     else:

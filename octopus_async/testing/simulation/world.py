@@ -184,7 +184,9 @@ class World:
     def _served(self, serving: asyncio.Task[None]) -> None:
         error = None if serving.cancelled() else serving.exception()
         if error is not None:
-            self.final.problems.append(f"a process ended: {error!r} at {traceback.format_tb(error.__traceback__)[-1]}")
+            self.final.problems.append(
+                f"a process ended: {error!r} at {traceback.format_tb(error.__traceback__)[-1]}"
+            )
 
     async def _serve(self, slot: Slot, process: Process) -> None:
         manager = self._manager(slot, process)
