@@ -61,7 +61,7 @@ class Job:
     def check(self) -> None:
         """Raise `GivenUp` if nobody waits any more."""
         if self.given_up:
-            raise GivenUp
+            raise GivenUp("nobody waits for it any more")
 
     def patiently(self, action: Callable[[], T], seconds: float) -> T:
         """Try until no lock is in the way; SQLite's own waiting could not be given up.
@@ -202,7 +202,7 @@ class Lanes:
         await self._slots.acquire()
         if self._closed:
             self._slots.release()
-            raise GivenUp
+            raise GivenUp("it was closed meanwhile")
         lane = self._idle.pop()
         work = lane.start(function, job)
         self._running[work] = (lane, job)

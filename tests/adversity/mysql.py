@@ -1,0 +1,118 @@
+"""Helpers of the tests of the MySQL adapter."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from octopus_async.adapters._mysql_pool import Connection, Pool
+from octopus_async.adapters.mysql import MySQLAdapter
+from octopus_async.record import APPLIED
+from octopus_async.testing.servers import Installation, MariaDBServer
+from octopus_async.url import BackendURL
+from tests.contract.sql import BOOK, Books, MySQLDatabase
+
+
+def pool_of(books: Books) -> Pool:
+    assert isinstance(books.adapter, MySQLAdapter)
+    assert books.adapter._pool is not None
+    return books.adapter._pool
+
+
+async def talk(books: Books, *statements: str) -> list[tuple[object, ...]]:
+    """Statements on a connection of the adapter's pool; the rows of the last."""
+
+    async def run(connection: Connection) -> list[tuple[object, ...]]:
+        *_, (rows, _) = await connection.run(statements)
+        return [tuple(row) for row in rows]
+
+    return await pool_of(books).run(run)
+
+
+async def connection_of(books: Books) -> Connection:
+    async def itself(connection: Connection) -> Connection:
+        await connection.run(["SELECT 1"])
+        return connection
+
+    return await pool_of(books).run(itself)
+
+
+async def get_their_own_answers(books: Books, count: int = 50) -> None:
+    """Further calls are well, and none gets another's answer."""
+    created = [books.new(title=str(number)) for number in range(count)]
+    async with asyncio.timeout(20):
+        outcomes = await asyncio.gather(*[books.apply(operation) for operation in created])
+        found = await asyncio.gather(*[books.find(operation.key) for operation in created])
+    assert outcomes == [[APPLIED]] * count
+    assert [record and record.fields for record in found] == [operation.fields for operation in created]
+
+
+async def admin(server: MariaDBServer, *statements: str) -> list[tuple[object, ...]]:
+    return await MySQLDatabase(BackendURL.parse(server.admin_url)).run(*statements)
+
+
+def roomy(server: MariaDBServer) -> MySQLDatabase:
+    """Its books have titles of any length."""
+    database = MySQLDatabase(BackendURL.parse(server.url))
+    database.schema = replace(BOOK, columns=(replace(BOOK.columns[0], max_length=None), BOOK.columns[1]))
+    return database
+
+
+class TLSServer(MariaDBServer):
+    """Has a certificate for 127.0.0.1 that it has signed itself."""
+
+    @property
+    def certificate(self) -> str:
+        return str(self.folder / "certificate.pem")
+
+    def database(self, **options: str) -> MySQLDatabase:
+        return MySQLDatabase(replace(BackendURL.parse(self.url), options=options))
+
+    def _prepare(self, installation: Installation) -> None:
+        super()._prepare(installation)
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "octopus test")])
+        address = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))])
+        now = datetime.now(UTC)
+        certificate = (
+            x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(hours=1))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(address, critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        pem = serialization.Encoding.PEM
+        (self.folder / "certificate.pem").write_bytes(certificate.public_bytes(pem))
+        private = key.private_bytes(
+            pem, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+        )
+        (self.folder / "key.pem").write_bytes(private)
+
+    def _command(self, program: Path) -> list[str]:
+        files = [f"--ssl-cert={self.certificate}", f"--ssl-key={self.folder}/key.pem"]
+        return [*super()._command(program), *files]
+
+
+GREETING = (
+    b"\x0a10.11.0-MariaDB\0" + b"\1\0\0\0" + b"12345678\0" + b"\xff\xf7" + b"\x2d" + b"\2\0"
+    + b"\x0f\x80" + b"\x15" + b"\0" * 10 + b"123456789012\0" + b"mysql_native_password\0"
+)  # fmt: skip
+"""Of a server that does all but TLS."""
+
+
+def packet(number: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "little") + bytes([number]) + payload
+
+
+def str_of(url: BackendURL) -> str:
+    ((host, port),) = url.hosts
+    return f"mysql://{url.user}:{url.password}@{host}:{port}/{url.path}"
