@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import date, datetime, time
 from decimal import Decimal
 from types import ModuleType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 from uuid import UUID
 
 import pytest
@@ -27,6 +27,9 @@ from octopus_async.mapper import Mapper, schema_of
 from octopus_async.model import KeyedModel, Model
 from octopus_async.schema import Column, Type
 from tests.unit.mapping import Mixed, Size, Word, field_of, stored
+
+MaybeByField: TypeAlias = Annotated[str, Field(max_length=3)] | None
+MaybeByConstraints: TypeAlias = Annotated[str, StringConstraints(max_length=3)] | None
 
 
 def a_column(annotation: Any, **options: Any) -> Column:
@@ -70,9 +73,9 @@ def test_a_columns_type_follows_from_the_annotation(annotation: Any, type_: Type
     "annotation",
     [
         Annotated[str, Field(max_length=3)],
-        Annotated[str, Field(max_length=3)] | None,
+        MaybeByField,
         Annotated[str | None, Field(max_length=3)],
-        Annotated[str, StringConstraints(max_length=3)] | None,
+        MaybeByConstraints,
         Annotated[Annotated[str, Field(max_length=9)], Field(max_length=3)],
     ],
     ids=repr,
