@@ -134,7 +134,7 @@ async def test_what_follows_a_dead_letter_reaches_no_replica(tmp_path: Path) -> 
         await books.create(Book(id="1", title="first"))
         primary.break_down(Fault.REFUSE)
         await books.create(Book(id="1", title="rival"))
-        await books.update(Book(id="1", title="later"))
+        await books.delete("1")
         primary.heal()
         await drained(octopus)
         assert title_of(await stored_in(replica)) == "first"

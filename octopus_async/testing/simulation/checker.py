@@ -289,7 +289,7 @@ class _Record:
                 )
 
     def _landed_untold(self) -> bool:
-        """Whether the primary may have taken what was refused as unknown: nobody tells replicas of that yet."""
+        """Whether the primary may have taken what was refused as unknown: replicas do not hear of it yet."""
         known = {call.version for call in self.acknowledged}
         unsure = any(
             call.result == UNKNOWN or call.conditional for call in self.writes if not call.acknowledged

@@ -215,7 +215,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
 
 def _close(task: asyncio.Task[Any]) -> None:
-    """End a coroutine whose loop is over: its clauses at the end run, and whatever they wait for never comes."""
+    """End a coroutine whose loop is over: its clauses at the end run, and wait for nothing."""
     work = task.get_coro()
     for _ in range(_MOST_CLAUSES):
         with contextlib.suppress(BaseException):

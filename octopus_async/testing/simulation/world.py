@@ -100,6 +100,7 @@ class World:
             if self.setup.shared_cache
             else None
         )
+        self._managers: list[DaoManager] = []
         self._dead: dict[tuple[str, str], Dead] = {}
         self.slots = [self._slot(number) for number in range(self.setup.processes)]
 
@@ -109,6 +110,11 @@ class World:
             self.loop.run_until_complete(self._main())
         finally:
             self.loop.abandon()
+            # As after a fork: they are another process's, and nobody is going to close them.
+            for manager in self._managers:
+                manager._forked()  # noqa: SLF001 - what the hook of a fork calls
+                if manager.journal is not None:
+                    manager.journal.forget_process()
 
     # -- the course of a run ---------------------------------------------------------------------
 
@@ -215,7 +221,7 @@ class World:
             write.append(slot.memory)
         if self.cache is not None:
             write.append(SimulatedCache(self.cache))
-        return DaoManager(
+        manager = DaoManager(
             write,
             _STRATEGIES[setup.read](),
             self._journal(slot, process) if setup.journal else None,
@@ -227,6 +233,8 @@ class World:
             adopt_every=_ADOPT_EVERY,
             wall=lambda: EPOCH + self.loop.time() + slot.offset,
         )
+        self._managers.append(manager)
+        return manager
 
     def _journal(self, slot: Slot, process: Process) -> FileJournal:
         assert slot.disk is not None
