@@ -14,6 +14,7 @@ from octopus_async.journal.runner import Runner
 
 T = TypeVar("T")
 
+_PATIENCE = 0.1  # seconds after which marks leave by themselves
 _FRAME = len(b'{"seq":1000000,"sum":"00000000"}\n')
 _MOST_IN_GROUP = 50_000
 _MOST_BYTES = 32 * 1024 * 1024
@@ -119,18 +120,16 @@ class GroupCommit:
     Parameters:
         runner: does the disk work.
         owner: is asked and told.
-        patience: seconds after which marks leave by themselves.
 
     Attributes:
         queued: how many bytes wait to be written.
     """
 
-    def __init__(self, runner: Runner, owner: Owner, patience: float = 0.1) -> None:
+    def __init__(self, runner: Runner, owner: Owner) -> None:
         self.queued = 0
         self._loop = asyncio.get_running_loop()
         self._runner = runner
         self._owner = owner
-        self._patience = patience
         self._lines: dict[Folder, list[Line[Any]]] = {}
         self._marks: dict[Folder, dict[str, list[int]]] = {}
         self._chores: list[Chore] = []
@@ -197,7 +196,7 @@ class GroupCommit:
 
     def _flush_later(self) -> None:
         if self._later is None:
-            self._later = self._loop.call_later(self._patience, self._flush)
+            self._later = self._loop.call_later(_PATIENCE, self._flush)
 
     def _flush(self) -> None:
         self._scheduled = False

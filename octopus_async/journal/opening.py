@@ -10,7 +10,7 @@ from octopus_async.journal.adopt import Adopted, adopt
 from octopus_async.journal.checkpoint import is_drained
 from octopus_async.journal.folder import Folder
 from octopus_async.journal.overlay import Overlay
-from octopus_async.journal.root import Root
+from octopus_async.journal.root import Root, explained
 
 
 class Opening:
@@ -42,7 +42,9 @@ class Opening:
         self.adopted, failures = adopt_all(self._root, name, self._overlay)
         if failures:
             raise failures[0]
-        return max(self._root.ceiling().milliseconds, *(adopted.newest for adopted in self.adopted), 0)
+        with explained(f"open the journal {self._root.path}"):
+            ceiling = self._root.ceiling().milliseconds
+        return max(ceiling, *(adopted.newest for adopted in self.adopted), 0)
 
     def undo(self) -> None:
         """Let go of everything."""
@@ -60,7 +62,7 @@ def adopt_all(root: Root, writer: str, overlay: Overlay) -> tuple[list[Adopted],
     """
     adopted: list[Adopted] = []
     failures: list[JournalError] = []
-    for name, lock in root.lock_dead():
+    for name, lock in root.lock_dead().items():
         try:
             adopted.append(adopt(root, name, lock, writer, overlay))
         except JournalError as error:

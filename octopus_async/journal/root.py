@@ -100,28 +100,25 @@ class Root:
             name = f"writer-{first:016d}-{secrets.token_hex(4)}"
             path = self.path / name
             self.disk.make_folder(path)
-            lock = self.disk.lock(path / LOCK)
-            if lock is None:
+            with self._locks() as locks:
+                self._lock_folder(name, locks)
+                self.disk.sync_folder(self.path)
+            if not locks:
                 raise JournalLocked(f"{path} was just made, and somebody else has locked it")
-            self.disk.sync_folder(self.path)
-            return name, lock, first
+            return name, locks[name], first
 
     def folders(self) -> list[str]:
         """The names of all writers' folders, the oldest first."""
         return sorted(name for name in self.disk.list_folder(self.path) if _FOLDER.fullmatch(name))
 
-    def lock_dead(self) -> list[tuple[str, int]]:
-        """Lock the folders whose writers are gone; gives their names and locks. Raises JournalError."""
-        locked: list[tuple[str, int]] = []
-        with explained(f"look for the journals of dead processes in {self.path}"), self._locked():
+    def lock_dead(self) -> dict[str, int]:
+        """Lock the folders whose writers are gone; gives the lock of each. Raises JournalError."""
+        doing = f"look for the journals of dead processes in {self.path}"
+        with explained(doing), self._locked(), self._locks() as locks:
             for name in self.folders():
-                path = self.path / name
                 with contextlib.suppress(FileNotFoundError):
-                    self.disk.check_folder(path)
-                    lock = self.disk.lock(path / LOCK)
-                    if lock is not None:
-                        locked.append((name, lock))
-        return locked
+                    self._lock_folder(name, locks)
+            return locks
 
     def remove_folder(self, name: str) -> None:
         """Remove a locked writer's folder, whose segments are gone already."""
@@ -183,6 +180,24 @@ class Root:
         blocks = [int(found[1]) for name in self.folders() if (found := _FOLDER.fullmatch(name))]
         first = max(blocks, default=1) + 1024 * BLOCK
         return Ceiling(int(self.wall() * 1000) + _ABSENCE, first)
+
+    def _lock_folder(self, name: str, locks: dict[str, int]) -> None:
+        """Lock a writer's folder, unless another holds it."""
+        self.disk.check_folder(self.path / name)
+        lock = self.disk.lock(self.path / name / LOCK)
+        if lock is not None:
+            locks[name] = lock
+
+    @contextlib.contextmanager
+    def _locks(self) -> Generator[dict[str, int]]:
+        """Collects locks, and lets go of all if something goes wrong."""
+        locks: dict[str, int] = {}
+        try:
+            yield locks
+        except BaseException:
+            for lock in locks.values():
+                self.disk.close(lock)
+            raise
 
     @contextlib.contextmanager
     def _locked(self) -> Generator[None]:

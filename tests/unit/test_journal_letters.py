@@ -1,0 +1,271 @@
+"""Dead letters, and who waits for what became of an entry."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from octopus_async.errors import (
+    ConstraintViolated,
+    DuplicateRecord,
+    JournalCorrupt,
+    JournalError,
+    ManagerClosed,
+    RecordNotFound,
+    RecordRejected,
+)
+from octopus_async.journal import FileJournal
+from octopus_async.journal.letters import Letter
+from octopus_async.record import Kind
+from tests.crash.journals import (
+    PRIMARY,
+    REPLICA,
+    Failure,
+    FaultyDisk,
+    GatedDisk,
+    crash,
+    create,
+    delete,
+    key,
+    opened,
+    pending,
+    update,
+)
+
+
+@pytest.fixture
+async def journal(tmp_path: Path) -> AsyncGenerator[FileJournal]:
+    async with opened(tmp_path / "j") as journal:
+        yield journal
+
+
+async def bury(journal: FileJournal, target: str = PRIMARY, error: str = "DuplicateRecord") -> None:
+    await journal.bury(target, journal.runs(target, 1)[0], "it exists already", error)
+
+
+async def test_a_buried_run_is_dead_letters_one_for_each_entry(journal: FileJournal) -> None:
+    operations = [create(), update(title="two")]
+    numbers = [await journal.append(operation, [PRIMARY], provisional=True) for operation in operations]
+    await bury(journal)
+    letters = journal.dead_letters()
+    assert [letter.sequence for letter in letters] == numbers
+    assert [letter.operation for letter in letters] == operations
+    assert {(letter.target, letter.reason, letter.error) for letter in letters} == {
+        (PRIMARY, "it exists already", "DuplicateRecord")
+    }
+    assert not journal.owes(PRIMARY)
+    assert journal.newest(key(), PRIMARY) is None
+    assert journal.statistics().dead_letters == 2
+
+
+async def test_what_is_pending_behind_it_goes_with_it_and_says_why(journal: FileJournal) -> None:
+    first = await journal.append(create(), [PRIMARY], provisional=True)
+    second = await journal.append(delete(), [PRIMARY])
+    other = await journal.append(create("b"), [PRIMARY])
+    await bury(journal)
+    letters = {letter.sequence: letter for letter in journal.dead_letters()}
+    assert list(letters) == [first, second]
+    assert letters[second].reason == f"it follows entry {first}, which was refused: it exists already"
+    assert [run.sequences for run in pending(journal)] == [(other,)]
+
+
+async def test_the_overlay_keeps_the_key_until_the_dead_letter_is_durable(tmp_path: Path) -> None:
+    disk = GatedDisk()
+    async with opened(tmp_path / "j", disk=disk) as journal:
+        await journal.append(create(), [PRIMARY])
+        async with disk.holding():
+            buried = journal.bury(PRIMARY, journal.runs(PRIMARY, 1)[0], "no", "DuplicateRecord")
+            await disk.sync_begun()
+            assert journal.owes_key(PRIMARY, key())
+            assert journal.dead_letters() == []
+        await buried
+        assert not journal.owes_key(PRIMARY, key())
+
+
+async def test_a_dead_letter_that_cannot_be_written_leaves_the_key_pending(tmp_path: Path) -> None:
+    disk = FaultyDisk()
+    async with opened(tmp_path / "j", disk=disk) as journal:
+        await journal.append(create(), [PRIMARY])
+        disk.failures.append(Failure("sync", 1, times=2))
+        with pytest.raises(JournalError):
+            await bury(journal)
+        assert journal.owes_key(PRIMARY, key())
+        assert journal.dead_letters() == []
+        await bury(journal)
+        assert len(journal.dead_letters()) == 1
+
+
+async def test_an_entry_that_is_dead_for_one_target_is_still_owed_by_the_others(journal: FileJournal) -> None:
+    number = await journal.append(create(), [PRIMARY, REPLICA])
+    await bury(journal)
+    assert journal.owes(REPLICA) == 1
+    await bury(journal, REPLICA)
+    assert [(letter.sequence, letter.target) for letter in journal.dead_letters()] == [
+        (number, PRIMARY),
+        (number, REPLICA),
+    ]
+    assert journal.statistics().pending == 0
+
+
+async def test_dead_letters_survive_a_crash_and_are_not_pending(tmp_path: Path) -> None:
+    async with opened(tmp_path / "j") as journal:
+        await journal.append(create(), [PRIMARY])
+        await journal.append(update(), [PRIMARY])
+        await bury(journal)
+        letters = journal.dead_letters()
+        await crash(journal)
+    for _ in range(3):
+        async with opened(tmp_path / "j") as journal:
+            assert journal.dead_letters() == letters
+            assert pending(journal) == []
+
+
+async def test_a_retried_dead_letter_is_pending_again_under_a_new_number(journal: FileJournal) -> None:
+    old = await journal.append(create(), [PRIMARY])
+    await bury(journal)
+    (letter,) = journal.dead_letters()
+    new = await journal.retry(old)
+    assert new > old
+    assert journal.dead_letters() == []
+    (run,) = pending(journal)
+    assert (run.sequences, run.operation, run.provisional) == ((new,), letter.operation, True)
+    assert run.at >= letter.at
+
+
+async def test_a_retry_is_owed_by_all_that_refused_it(journal: FileJournal) -> None:
+    old = await journal.append(create(), [PRIMARY, REPLICA])
+    await bury(journal)
+    await bury(journal, REPLICA)
+    await journal.retry(old)
+    assert (journal.owes(PRIMARY), journal.owes(REPLICA)) == (1, 1)
+
+
+async def test_retrying_and_dropping_survive_a_crash(tmp_path: Path) -> None:
+    async with opened(tmp_path / "j") as journal:
+        for name in "abc":
+            await journal.append(create(name), [PRIMARY])
+        for _ in range(3):
+            await bury(journal)
+        first, second, third = (letter.sequence for letter in journal.dead_letters())
+        await journal.retry(first)
+        await journal.drop(second)
+        await crash(journal)
+    async with opened(tmp_path / "j") as journal:
+        assert [letter.sequence for letter in journal.dead_letters()] == [third]
+        assert [run.operation.key.id for run in pending(journal)] == ["a"]
+
+
+async def test_what_is_no_dead_letter_can_be_neither_retried_nor_dropped(journal: FileJournal) -> None:
+    number = await journal.append(create(), [PRIMARY])
+    for call in (journal.retry, journal.drop):
+        with pytest.raises(JournalError, match=f"no dead letter {number}"):
+            await call(number)
+
+
+async def test_burying_what_is_settled_meanwhile_buries_nothing(journal: FileJournal) -> None:
+    await journal.append(create(), [PRIMARY])
+    (run,) = pending(journal)
+    journal.settle(PRIMARY, [run])
+    await journal.bury(PRIMARY, run, "no", "DuplicateRecord")
+    assert journal.dead_letters() == []
+
+
+async def test_settled_waits_until_the_target_has_applied_it(journal: FileJournal) -> None:
+    first = await journal.append(create(), [PRIMARY, REPLICA])
+    second = await journal.append(update(), [PRIMARY])
+    waiting = [
+        journal.settled(first, PRIMARY),
+        journal.settled(first, PRIMARY),
+        journal.settled(second, PRIMARY),
+    ]
+    of_replica = journal.settled(first, REPLICA)
+    waiting[1].cancel()
+    journal.settle(PRIMARY, pending(journal))
+    await asyncio.gather(waiting[0], waiting[2])
+    assert not of_replica.done()
+    journal.settle(REPLICA, pending(journal, REPLICA))
+    await of_replica
+
+
+async def test_settled_answers_after_the_fact_too(journal: FileJournal) -> None:
+    number = await journal.append(create(), [PRIMARY])
+    journal.settle(PRIMARY, pending(journal))
+    await journal.settled(number, PRIMARY)
+    await journal.settled(number, REPLICA)
+
+
+async def test_settled_raises_the_error_of_a_dead_letter_before_and_after_the_fact(
+    journal: FileJournal,
+) -> None:
+    number = await journal.append(create(), [PRIMARY])
+    waiting = journal.settled(number, PRIMARY)
+    await bury(journal)
+    for future in (waiting, journal.settled(number, PRIMARY)):
+        with pytest.raises(DuplicateRecord, match=f"dead letter {number}.*it exists already"):
+            await future
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ConstraintViolated", ConstraintViolated),
+        ("RecordNotFound", RecordNotFound),
+        ("KeyboardInterrupt", RecordRejected),
+        ("Mapping", RecordRejected),
+        ("no such", RecordRejected),
+    ],
+)
+async def test_the_error_is_of_the_class_that_was_named_or_a_rejection(
+    journal: FileJournal, name: str, expected: type[Exception]
+) -> None:
+    number = await journal.append(create(), [PRIMARY])
+    await bury(journal, error=name)
+    with pytest.raises(expected) as raised:
+        await journal.settled(number, PRIMARY)
+    assert type(raised.value) is expected
+
+
+async def test_settled_follows_a_dead_letter_that_was_retried(journal: FileJournal) -> None:
+    number = await journal.append(create(), [PRIMARY])
+    await bury(journal)
+    again = await journal.retry(number)
+    waiting = journal.settled(number, PRIMARY)
+    assert not waiting.done()
+    await bury(journal)
+    with pytest.raises(DuplicateRecord):
+        await waiting
+    await journal.retry(again)
+    journal.settle(PRIMARY, pending(journal))
+    await journal.settled(number, PRIMARY)
+
+
+async def test_nobody_is_told_that_a_dropped_dead_letter_was_applied(journal: FileJournal) -> None:
+    number = await journal.append(create(), [PRIMARY])
+    await bury(journal)
+    await journal.drop(number)
+    with pytest.raises(DuplicateRecord):
+        await journal.settled(number, PRIMARY)
+
+
+async def test_who_still_waits_when_the_journal_closes_is_told(tmp_path: Path) -> None:
+    async with opened(tmp_path / "j") as journal:
+        waiting = journal.settled(await journal.append(create(), [PRIMARY]), PRIMARY)
+    with pytest.raises(ManagerClosed, match="replayed when it is opened again"):
+        await waiting
+
+
+async def test_a_letter_that_is_not_what_was_written_is_an_error_of_the_journal() -> None:
+    with pytest.raises(JournalCorrupt, match="dead letter 3"):
+        Letter(3, PRIMARY, b',"drop":3', 1).opened()
+
+
+async def test_a_delete_is_a_dead_letter_like_any_other(journal: FileJournal) -> None:
+    operation = delete()
+    await journal.append(operation, [PRIMARY])
+    await bury(journal)
+    (letter,) = journal.dead_letters()
+    assert letter.operation == operation
+    assert letter.operation.kind is Kind.DELETE
