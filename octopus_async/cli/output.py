@@ -16,14 +16,22 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from octopus_async.errors import ConfigurationError, OctopusError
-from octopus_async.events import BreakerChanged, Event, ReplayFinished, ReplayStarted
+from octopus_async.events import (
+    BreakerChanged,
+    DeadLettered,
+    Event,
+    JournalAdopted,
+    ReplayFinished,
+    ReplayStarted,
+)
 
 P = ParamSpec("P")
 _WIDTH_ELSEWHERE = 160
 
-EXIT_CODES = """\
-Exit status: 0 all is well; 1 something is wrong with the data, the journal or a backend;
-2 the command line or the configuration is wrong."""
+EXIT_CODES = (
+    "Exit status: 0 if all is well; 1 if something is wrong with the data, the journal or a backend; "
+    "2 if the command line or the configuration is wrong."
+)
 
 
 class Exit(IntEnum):
@@ -60,7 +68,8 @@ def print_json(value: object) -> None:
 
 def give_up(message: str, status: Exit = Exit.USAGE) -> NoReturn:
     """Say on stderr what is wrong, and end."""
-    console(to_stderr=True).print(f"octopus: {safe(message)}", soft_wrap=True)
+    lines = "\n".join(safe(line) for line in message.splitlines())
+    console(to_stderr=True).print(f"octopus: {lines}", soft_wrap=True)
     raise typer.Exit(status)
 
 
@@ -96,7 +105,7 @@ def progress(description: str) -> Generator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def told(event: Event) -> str | None:
+def told(event: Event) -> str | None:  # noqa: PLR0911 - one for each kind
     """An event as a line; None for those that come with each write, batch or probe."""
     if isinstance(event, BreakerChanged):
         if "closed" not in (event.before, event.after):
@@ -106,6 +115,10 @@ def told(event: Event) -> str | None:
         return safe(f"{event.backend}: replay of {event.pending:,} started")
     if isinstance(event, ReplayFinished):
         return safe(f"{event.backend}: replay of {event.applied:,} done in {event.seconds:.2f} s")
+    if isinstance(event, DeadLettered):
+        return safe(f"{event.backend} refused {event.key}, now a dead letter: {event.reason}")
+    if isinstance(event, JournalAdopted):
+        return safe(f"took over {event.entries:,} operations from {event.path}") if event.entries else None
     return safe(event) if event.level >= logging.WARNING else None
 
 

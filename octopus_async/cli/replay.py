@@ -101,8 +101,9 @@ class _Replay:
             result.pending_before = owed(before)
             await self._wait()
             after = manager.statistics()
-            result.replayed, result.pending = self._counter.total, owed(after)
+            result.pending = owed(after)
             result.dead_letters = _letters(after) - _letters(before)
+            result.replayed = self._counter.total - result.dead_letters
             result.reasons = list(self._reasons(after))
         return result
 

@@ -16,10 +16,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from octopus_async.adapters.memory import MemoryAdapter
+from octopus_async.backend import Run
 from octopus_async.cli.app import app
 from octopus_async.cli.drill import stage
 from octopus_async.cli.drill.ledger import Name
 from octopus_async.cli.drill.workload import TABLE, contents
+from octopus_async.errors import BackendFailed, JournalFull
+from octopus_async.journal import FileJournal
+from octopus_async.record import APPLIED, Mode, Operation, Outcome
+from octopus_async.recovery import Replayer
 from octopus_async.testing.servers import MARIADB, MEMCACHED, find
 
 OCTOPUS = (sys.executable, "-m", "octopus_async.cli")
@@ -169,6 +175,22 @@ def test_the_drill_finds_what_is_planted_in_the_primary(
     assert len(report["examples"][found]) == 1
 
 
+def test_a_backend_that_does_not_come_back_ends_it_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    @asynccontextmanager
+    async def broken(folder: Path) -> AsyncGenerator[stage.Place]:
+        async def stay_away() -> None:
+            raise BackendFailed("mariadb ended:\nno space left", backend="mariadb")
+
+        async with stage.sqlite_primary(folder) as place:
+            (blow,) = place.blows
+            yield place._replace(blows=(blow._replace(heal=stay_away),))
+
+    monkeypatch.setitem(stage.PRIMARIES, "sqlite", broken)
+    result = CliRunner().invoke(app, ["drill", "--json", "--seconds=0.5"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.endswith("octopus: mariadb ended:\nno space left\n")
+
+
 def test_interrupted_it_ends_at_once_and_leaves_nothing_behind(tmp_path: Path) -> None:
     async def interrupt() -> int:
         process = await asyncio.create_subprocess_exec(
@@ -185,3 +207,69 @@ def test_interrupted_it_ends_at_once_and_leaves_nothing_behind(tmp_path: Path) -
 
     assert asyncio.run(interrupt()) == 130
     assert list(tmp_path.iterdir()) == []
+
+
+# -- what is planted in the library is found -------------------------------------------------------
+
+
+def acknowledge_what_is_not_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal says that it has what it never took."""
+
+    def append(*_: object, **__: object) -> asyncio.Future[int]:
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        future.set_result(1)
+        return future
+
+    monkeypatch.setattr(FileJournal, "append", append)
+
+
+def settle_what_was_not_applied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The replay takes every operation for applied, and applies none."""
+
+    async def apply(self: Any, runs: Sequence[Run], mode: Mode) -> int:  # noqa: ANN401, ARG001 - the replayer
+        done: int = await self._conclude(runs, [APPLIED] * len(runs))
+        return done
+
+    monkeypatch.setattr(Replayer, "_apply", apply)
+
+
+def leave_what_a_cache_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache keeps what it has, however old."""
+    settle = MemoryAdapter._settle
+
+    def unless_there(self: MemoryAdapter, operation: Operation, now: float) -> Outcome:
+        return APPLIED if operation.key in self._entries else settle(self, operation, now)
+
+    monkeypatch.setattr(MemoryAdapter, "_settle", unless_there)
+
+
+def refuse_in_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal takes nothing."""
+
+    def append(*_: object, **__: object) -> asyncio.Future[int]:
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        future.set_exception(JournalFull("planted"))
+        return future
+
+    monkeypatch.setattr(FileJournal, "append", append)
+
+
+@pytest.mark.parametrize(
+    ("plant", "found"),
+    [
+        (acknowledge_what_is_not_written_down, "lost"),
+        (settle_what_was_not_applied, "lost"),
+        (leave_what_a_cache_has, "stale_reads"),
+        (refuse_in_an_outage, "failed"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_the_drill_finds_what_is_planted_in_the_library(
+    plant: Callable[[pytest.MonkeyPatch], None], found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
+    result = CliRunner().invoke(app, ["drill", "--json", "--seconds=1"])
+    report = json.loads(result.stdout)
+    assert report[found] > 0
+    assert report["passed"] is False
+    assert result.exit_code == 1

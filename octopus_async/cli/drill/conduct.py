@@ -159,14 +159,18 @@ class Conductor:
         workers = self._settings.workers
         callers: list[Caller] = [Worker(shelf, load) for shelf in range(1, workers + 1)]
         callers += [Onlooker(number, load) for number in range(1, workers // 2 + 1)]
-        async with asyncio.TaskGroup() as group:
-            for caller in callers:
-                group.create_task(caller.run(stop))
+        tasks = [asyncio.get_running_loop().create_task(caller.run(stop)) for caller in callers]
+        try:
             for index, phase in enumerate(self._course[:-1]):
                 if index:
                     self._begin(index)
                 await self._play(manager, phase)
             stop.set()
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
     def _begin(self, index: int) -> None:
         phase = self._course[index]

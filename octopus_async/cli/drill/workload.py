@@ -176,12 +176,17 @@ class Worker(Caller):
         self._alive: list[Owned] = []
         self._gone: list[History] = []
         self._made = 0
+        self._least = min(_AT_LEAST, (load.records + 1) // 2)
+
+    @property
+    def _full(self) -> bool:
+        return self._made >= self._load.records
 
     async def _act(self) -> None:
         dice = self._chance.random()
-        if len(self._alive) < _AT_LEAST:
+        if len(self._alive) < self._least and (self._gone or not self._full):
             await self._create()
-        elif dice < _READS:
+        elif dice < _READS or not self._alive:
             await self._load.look_up(self._any_history())
         elif (dice := self._chance.random()) < _CREATES:
             await self._create()
@@ -192,15 +197,14 @@ class Worker(Caller):
 
     def _any_history(self) -> History:
         """Half of the time one of its own that was just written, else anybody's."""
-        if self._chance.getrandbits(1):
+        if self._alive and self._chance.getrandbits(1):
             return self._alive[-1].history
         return self._chance.choice(self._load.ledger.histories)
 
     async def _create(self) -> None:
-        full = self._made >= self._load.records
-        if self._gone and (full or not self._chance.getrandbits(2)):
+        if self._gone and (self._full or not self._chance.getrandbits(2)):
             history, volume = self._brought_back()
-        elif not full:
+        elif not self._full:
             history, volume = self._new()
         else:
             return
