@@ -19,7 +19,7 @@ class KeyLocks:
     def __init__(self) -> None:
         self._held: dict[Key, deque[asyncio.Future[None]] | None] = {}
         self._unsettled: dict[Key, int] = {}
-        self._idle: dict[Key, set[asyncio.Future[None]]] = {}
+        self._ending: dict[Key, set[asyncio.Future[None]]] = {}
 
     def busy(self, key: Key) -> bool:
         """Whether a write of ``key`` is held or unsettled."""
@@ -59,24 +59,30 @@ class KeyLocks:
             waiter = line.popleft()
             if not waiter.done():
                 waiter.set_result(None)
-                return
-        del self._held[key]
-        self._tell_idle(key)
+                break
+        else:
+            del self._held[key]
+        self._tell_ended(key)
 
-    async def idle(self, key: Key, deadline: float) -> None:
-        """Wait until ``key`` is not busy. Raises TimeoutError at ``deadline`` (the loop's clock)."""
-        while self.busy(key):
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            waiters = self._idle.setdefault(key, set())
-            waiters.add(waiter)
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await waiter
-            finally:
-                # A key that is written all the time is never idle: it must not gather who gave up.
-                waiters.discard(waiter)
-                if not waiters and self._idle.get(key) is waiters:
-                    del self._idle[key]
+    async def ended(self, key: Key, deadline: float) -> None:
+        """Wait while ``key`` is busy, but no longer than until a write lets go of it.
+
+        A hot key is handed from write to write, and never idle: who waits has to look in between.
+        Raises TimeoutError at ``deadline`` (the loop's clock).
+        """
+        if not self.busy(key):
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiters = self._ending.setdefault(key, set())
+        waiters.add(waiter)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await waiter
+        finally:
+            # A key of which no write ends must not gather who gave up.
+            waiters.discard(waiter)
+            if not waiters and self._ending.get(key) is waiters:
+                del self._ending[key]
 
     def unsettle(self, key: Key) -> None:
         """An answer about ``key`` is outstanding."""
@@ -89,13 +95,12 @@ class KeyLocks:
             self._unsettled[key] = left
         else:
             del self._unsettled[key]
-            self._tell_idle(key)
+            self._tell_ended(key)
 
-    def _tell_idle(self, key: Key) -> None:
-        if self._idle and not self.busy(key):
-            for waiter in self._idle.pop(key, ()):
-                if not waiter.done():
-                    waiter.set_result(None)
+    def _tell_ended(self, key: Key) -> None:
+        for waiter in self._ending.pop(key, ()):
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _give_up(self, key: Key, waiter: asyncio.Future[None]) -> None:
         # The lock may have been handed over in the very moment of giving up.

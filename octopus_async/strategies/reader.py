@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import TypeAlias
 
 from octopus_async.backend import Answer, Backend, Journal
 from octopus_async.clock import Clock
@@ -12,6 +13,10 @@ from octopus_async.record import Key, Kind, Miss, Operation, Record
 from octopus_async.strategies.debts import CacheDebts
 from octopus_async.strategies.keys import KeyLocks
 from octopus_async.strategies.plan import Plan
+from octopus_async.strategies.read import Search
+
+Fetch: TypeAlias = "asyncio.Future[Record | None]"
+"""What all who look for one key at the same time wait for."""
 
 
 class Reader:
@@ -31,7 +36,7 @@ class Reader:
         self._locks = locks
         self._journal = journal
         self._debts = debts
-        self._fetches: dict[Key, asyncio.Future[Record | None]] = {}
+        self._fetches: dict[Key, Fetch] = {}
 
     async def find(self, plan: Plan, key: Key, deadline: float) -> Record | None:
         """The living record of ``key``, or None if it certainly does not exist.
@@ -44,63 +49,53 @@ class Reader:
             if pending is not None:
                 return _as_record(pending)
             if self._locks.busy(key):
-                return await self._find_busy(plan, key, deadline)
-            shared = self._fetches.get(key)
-            if shared is None:
-                return await self._lead(plan, key, deadline)
-            try:
-                return await asyncio.shield(shared)
-            except asyncio.CancelledError:
-                # Either this reader was cancelled, or the one whose search it shared.
-                if not shared.cancelled():
-                    raise
+                answer = await plan.primary.fetch(key, deadline)
+                if not isinstance(answer, Unavailable):
+                    return self._living(answer if isinstance(answer, Record) else None)
+                await self._write_ended(plan, key, answer, deadline)
+                continue
+            fetch = self._fetches.get(key)
+            if fetch is None:
+                fetch = self._fetches[key] = asyncio.get_running_loop().create_future()
+                await self._lead(plan, key, deadline, fetch)
+            else:
+                await asyncio.wait([fetch])
+            # Its leader may have been cancelled, or a write may have begun meanwhile.
+            if not fetch.cancelled():
+                return fetch.result()
 
     def detach(self, key: Key) -> None:
         """Let nobody join a search of ``key`` that began before this moment."""
         self._fetches.pop(key, None)
 
-    async def _lead(self, plan: Plan, key: Key, deadline: float) -> Record | None:
-        shared: asyncio.Future[Record | None] = asyncio.get_running_loop().create_future()
-        self._fetches[key] = shared
+    async def _lead(self, plan: Plan, key: Key, deadline: float, fetch: Fetch) -> None:
+        """Search for all who wait for ``fetch``; it is cancelled if there is nothing to tell them."""
         try:
-            record = await self._search(plan, key, deadline, shared)
+            backends = [backend for backend in plan.readers if not self._is_behind(plan, backend, key)]
+            search = await plan.read.search(key, backends, deadline)
+            # If a write began meanwhile, a cache may have shown what the primary is going to refuse.
+            if self._fetches.get(key) is fetch:
+                fetch.set_result(self._found(plan, key, search))
         except OctopusError as error:
-            shared.set_exception(error)
-            shared.exception()  # it has been seen: the leader raises it
-            raise
-        else:
-            shared.set_result(record)
-            return record
+            fetch.set_exception(error)
         finally:
-            shared.cancel()
-            if self._fetches.get(key) is shared:
+            fetch.cancel()
+            if self._fetches.get(key) is fetch:
                 del self._fetches[key]
 
-    async def _find_busy(self, plan: Plan, key: Key, deadline: float) -> Record | None:
-        """A key that is being written: ask the primary, or wait for the write and look again."""
-        answer = await plan.primary.fetch(key, deadline)
-        if not isinstance(answer, Unavailable):
-            return self._living(answer if isinstance(answer, Record) else None)
+    async def _write_ended(self, plan: Plan, key: Key, answer: Unavailable, deadline: float) -> None:
+        """Wait for the write of a key whose primary cannot be asked."""
         try:
-            await self._locks.idle(key, deadline)
+            await self._locks.ended(key, deadline)
         except TimeoutError:
-            causes = {plan.primary.name: answer}
-            raise _unavailable(key, causes) from None
-        return await self.find(plan, key, deadline)
+            raise _unavailable(key, {plan.primary.name: answer}) from None
 
-    async def _search(
-        self, plan: Plan, key: Key, deadline: float, shared: asyncio.Future[Record | None]
-    ) -> Record | None:
-        backends = [backend for backend in plan.readers if not self._is_behind(plan, backend, key)]
-        record, answers = await plan.read.search(key, backends, deadline)
-        if self._fetches.get(key) is not shared:
-            # A write began meanwhile: a cache may have shown what the primary is going to refuse.
-            return await self.find(plan, key, deadline)
-        if record is None:
-            self._check_authority(plan, key, answers)
+    def _found(self, plan: Plan, key: Key, search: Search) -> Record | None:
+        if search.record is None:
+            self._check_authority(plan, key, search.answers)
             return None
-        self._fill(plan, record, answers)
-        return self._living(record)
+        self._fill(plan, search.record, search.answers)
+        return self._living(search.record)
 
     def _is_behind(self, plan: Plan, backend: Backend, key: Key) -> bool:
         debts = self._debts.get(backend.name)

@@ -22,7 +22,7 @@ async def locks() -> AsyncGenerator[KeyLocks]:
     locks = KeyLocks()
     yield locks
     assert not locks.busy(KEY)
-    assert (locks._held, locks._unsettled, locks._idle) == ({}, {}, {}), "something was kept"
+    assert (locks._held, locks._unsettled, locks._ending) == ({}, {}, {}), "something was kept"
 
 
 def at(seconds: float) -> float:
@@ -159,7 +159,7 @@ async def test_a_line_of_those_who_gave_up_keeps_nothing(locks: KeyLocks) -> Non
     locks.release(KEY)
 
 
-# -- idle ------------------------------------------------------------------------------------------
+# -- ended -----------------------------------------------------------------------------------------
 
 
 async def test_a_key_is_busy_while_it_is_held_or_an_answer_is_outstanding(locks: KeyLocks) -> None:
@@ -177,66 +177,62 @@ async def test_a_key_is_busy_while_it_is_held_or_an_answer_is_outstanding(locks:
     assert not locks.busy(OTHER)
 
 
-async def test_idle_returns_at_once_for_a_key_that_is_not_busy(locks: KeyLocks) -> None:
-    await locks.idle(KEY, at(-1.0))
+async def test_nobody_waits_for_the_end_of_a_write_of_a_key_that_is_not_busy(locks: KeyLocks) -> None:
+    await locks.ended(KEY, at(-1.0))
 
 
-async def test_idle_waits_for_the_lock_and_for_all_answers(locks: KeyLocks) -> None:
+async def test_all_wait_until_the_lock_is_let_go(locks: KeyLocks) -> None:
     await locks.acquire(KEY)
-    locks.unsettle(KEY)
-    waiters = [asyncio.create_task(locks.idle(KEY, at(1.0))) for _ in range(3)]
+    waiters = [asyncio.create_task(locks.ended(KEY, at(1.0))) for _ in range(3)]
     await turns()
+    assert not any(waiter.done() for waiter in waiters)
     locks.release(KEY)
+    await asyncio.gather(*waiters)
+
+
+async def test_where_nobody_holds_the_lock_all_wait_for_the_last_answer(locks: KeyLocks) -> None:
+    locks.unsettle(KEY)
+    locks.unsettle(KEY)
+    waiters = [asyncio.create_task(locks.ended(KEY, at(1.0))) for _ in range(3)]
+    await turns()
+    locks.settle(KEY)
     await turns()
     assert not any(waiter.done() for waiter in waiters)
     locks.settle(KEY)
     await asyncio.gather(*waiters)
 
 
-async def test_idle_waits_on_when_the_key_is_taken_again_meanwhile(locks: KeyLocks) -> None:
-    await locks.acquire(KEY)
-    waiter = asyncio.create_task(locks.idle(KEY, at(1.0)))
-    await turns()
-    locks.release(KEY)
-    assert locks.try_acquire(KEY)
-    await turns()
-    assert not waiter.done()
-    locks.release(KEY)
-    await waiter
-
-
-async def test_a_hand_over_is_not_idle(locks: KeyLocks) -> None:
+async def test_a_write_has_ended_though_the_next_one_has_the_key_at_once(locks: KeyLocks) -> None:
     await locks.acquire(KEY)
     second = asyncio.create_task(locks.acquire(KEY))
-    waiter = asyncio.create_task(locks.idle(KEY, at(1.0)))
+    await turns()
+    waiter = asyncio.create_task(locks.ended(KEY, at(1.0)))
     await turns()
     locks.release(KEY)
-    await second
-    await turns()
-    assert not waiter.done()
+    await asyncio.gather(second, waiter)
+    assert locks.busy(KEY)
     locks.release(KEY)
-    await waiter
 
 
-async def test_idle_gives_up_at_its_deadline(locks: KeyLocks) -> None:
+async def test_waiting_for_the_end_of_a_write_is_given_up_at_the_deadline(locks: KeyLocks) -> None:
     await locks.acquire(KEY)
     start = at(0.0)
     with pytest.raises(TimeoutError):
-        await locks.idle(KEY, start + SOON)
+        await locks.ended(KEY, start + SOON)
     assert at(0.0) - start < SOON + 0.1
     locks.release(KEY)
 
 
-async def test_those_who_gave_up_waiting_for_idle_are_forgotten_though_the_key_stays_busy(
+async def test_those_who_gave_up_are_forgotten_though_the_key_stays_busy(
     locks: KeyLocks,
 ) -> None:
     await locks.acquire(KEY)
     for _ in range(20):
         with pytest.raises(TimeoutError):
-            await locks.idle(KEY, at(-1.0))
-    cancelled = asyncio.create_task(locks.idle(KEY, at(1.0)))
+            await locks.ended(KEY, at(-1.0))
+    cancelled = asyncio.create_task(locks.ended(KEY, at(1.0)))
     await turns()
     cancelled.cancel()
     await turns()
-    assert locks._idle == {}
+    assert locks._ending == {}
     locks.release(KEY)

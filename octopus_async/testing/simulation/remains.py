@@ -24,7 +24,7 @@ def leaks_of(manager: DaoManager) -> list[str]:
     held = {
         "locks of keys": locks._held,
         "unsettled keys": locks._unsettled,
-        "waiters for idle keys": locks._idle,
+        "waiters for writes to end": locks._ending,
         "shared searches": reader._fetches,
         "writes under way": manager._owned,
     }
