@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from octopus_async.errors import ConstraintViolated, DuplicateRecord, InvalidRecord, SchemaMismatch
+from octopus_async.errors import (
+    ConstraintViolated,
+    DuplicateRecord,
+    InvalidRecord,
+    RecordNotFound,
+    SchemaMismatch,
+)
 from octopus_async.record import APPLIED, NO_VERSION, Key, Mode, Record, Status
 from octopus_async.schema import Column, Schema, Type
 from octopus_async.testing.contract.subject import record_by
@@ -351,6 +357,59 @@ class TestRowsOfOthers:
         assert found.version == well.version
         assert isinstance(odd, Record)
         assert all(isinstance(item, str | int | float | bool) for item in (odd.fields or {}).values())
+
+
+class TestTablesOfOthersWithOurColumns:
+    @pytest.fixture
+    async def theirs(self, database: Database) -> AsyncGenerator[Books]:
+        key, nocase = (
+            ("BIGINT AUTO_INCREMENT", "") if database.kind == "mysql" else ("INTEGER", "COLLATE NOCASE")
+        )
+        refuse = (
+            "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'closed'"
+            if database.kind == "mysql"
+            else "BEGIN SELECT RAISE(ABORT, 'closed'); END"
+        )
+        await database.run(
+            f"CREATE TABLE books (n {key} PRIMARY KEY, id VARCHAR(36) {nocase} UNIQUE, "
+            "title VARCHAR(40) UNIQUE, pages INT, octopus_version CHAR(26), octopus_born CHAR(26))",
+            "INSERT INTO books (id, title) VALUES ('a', 'Emma'), ('b', 'Silas')",
+            f"CREATE TRIGGER closed BEFORE INSERT ON books FOR EACH ROW {refuse}",
+        )
+        async with opened(database) as books:
+            yield books
+
+    async def test_a_batch_of_updates_inserts_nothing(self, theirs: Books) -> None:
+        for mode in Mode:
+            updates = [theirs.update(Key("Book", id_), book(f"new {id_}")) for id_ in "ab"]
+            assert await theirs.apply(*updates, mode=mode) == [APPLIED] * 2
+            answers = await theirs.adapter.read([update.key for update in updates])
+            assert [answer.fields for answer in answers if isinstance(answer, Record)] == [
+                book("new a"), book("new b"),
+            ]  # fmt: skip
+
+    async def test_what_a_trigger_refuses_is_the_records_fault(self, theirs: Books) -> None:
+        (alone,) = await theirs.apply(theirs.new())
+        update, batched = await theirs.apply(theirs.update(Key("Book", "a"), book("y")), theirs.new())
+        assert update is APPLIED
+        for outcome in (alone, batched):
+            assert isinstance(outcome.error, ConstraintViolated)
+            assert "closed" in str(outcome.error)
+
+    async def test_an_update_touches_no_id_that_only_the_collation_takes_for_its_own(
+        self, theirs: Books
+    ) -> None:
+        for update in (
+            theirs.update(Key("Book", "A"), book("x")),
+            theirs.update(Key("Book", "a "), book("x")),
+        ):
+            (outcome,) = await theirs.apply(update)
+            assert isinstance(outcome.error, RecordNotFound)
+            (outcome,) = await theirs.apply(update, mode=Mode.MIRROR)
+            assert isinstance(outcome.error, ConstraintViolated)
+        found = await theirs.find(Key("Book", "a"))
+        assert found is not None
+        assert found.fields == book("Emma")
 
 
 class TestRecordsThatAreRefused:
