@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import NamedTuple
 
 from octopus_async.backend import Answer, Backend, Journal
 from octopus_async.clock import Clock
@@ -15,8 +15,12 @@ from octopus_async.strategies.keys import KeyLocks
 from octopus_async.strategies.plan import Plan
 from octopus_async.strategies.read import Search
 
-Fetch: TypeAlias = "asyncio.Future[Record | None]"
-"""What all who look for one key at the same time wait for."""
+
+class Fetch(NamedTuple):
+    """What all who look for one key at the same time wait for."""
+
+    deadline: float
+    outcome: asyncio.Future[Record | None]
 
 
 class Reader:
@@ -56,32 +60,43 @@ class Reader:
                 continue
             fetch = self._fetches.get(key)
             if fetch is None:
-                fetch = self._fetches[key] = asyncio.get_running_loop().create_future()
-                await self._lead(plan, key, deadline, fetch)
+                fetch = self._fetches[key] = Fetch(deadline, asyncio.get_running_loop().create_future())
+                await self._lead(plan, key, fetch)
             else:
-                await asyncio.wait([fetch])
+                await self._follow(plan, key, deadline, fetch)
             # Its leader may have been cancelled, or a write may have begun meanwhile.
-            if not fetch.cancelled():
-                return fetch.result()
+            if not fetch.outcome.cancelled():
+                return fetch.outcome.result()
 
     def detach(self, key: Key) -> None:
         """Let nobody join a search of ``key`` that began before this moment."""
         self._fetches.pop(key, None)
 
-    async def _lead(self, plan: Plan, key: Key, deadline: float, fetch: Fetch) -> None:
+    async def _lead(self, plan: Plan, key: Key, fetch: Fetch) -> None:
         """Search for all who wait for ``fetch``; it is cancelled if there is nothing to tell them."""
         try:
             backends = [backend for backend in plan.readers if not self._is_behind(plan, backend, key)]
-            search = await plan.read.search(key, backends, deadline)
+            search = await plan.read.search(key, backends, fetch.deadline)
             # If a write began meanwhile, a cache may have shown what the primary is going to refuse.
             if self._fetches.get(key) is fetch:
-                fetch.set_result(self._found(plan, key, search))
+                fetch.outcome.set_result(self._found(plan, key, search))
         except OctopusError as error:
-            fetch.set_exception(error)
+            if asyncio.get_running_loop().time() >= fetch.deadline:
+                raise  # others may have more time
+            fetch.outcome.set_exception(error)
         finally:
-            fetch.cancel()
+            fetch.outcome.cancel()
             if self._fetches.get(key) is fetch:
                 del self._fetches[key]
+
+    async def _follow(self, plan: Plan, key: Key, deadline: float, fetch: Fetch) -> None:
+        """Wait for another's search, but no longer than there is time."""
+        left = deadline - asyncio.get_running_loop().time() if deadline < fetch.deadline else None
+        done, _ = await asyncio.wait([fetch.outcome], timeout=left)
+        if not done:
+            name = plan.primary.name
+            message = f"backend {name} did not answer before the deadline"
+            raise _unavailable(key, {name: BackendTimeout(message, backend=name)})
 
     async def _write_ended(self, plan: Plan, key: Key, answer: Unavailable, deadline: float) -> None:
         """Wait for the write of a key whose primary cannot be asked."""

@@ -457,6 +457,44 @@ async def test_a_cache_that_missed_a_write_is_skipped(tmp_path: Path) -> None:
         assert it.cache.calls["read"] == asked + 1
 
 
+# -- deadlines -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)
+async def test_no_read_is_later_than_its_deadline(tmp_path: Path, strategy: Cascade) -> None:
+    async with stage(tmp_path, read=strategy, guard=PATIENT) as it:
+        it.primary.break_down(Fault.HANG)
+        it.cache.break_down(Fault.HANG)
+        with pytest.raises(ReadUnavailable):
+            await asyncio.wait_for(it.books.read(Book(title="none").id, timeout=0.1), 0.2)
+
+
+async def test_a_follower_keeps_a_deadline_that_is_before_its_leaders(tmp_path: Path) -> None:
+    async with stage(tmp_path, guard=PATIENT) as it:
+        book = Book(title="one")
+        await another_process_writes(it, book)
+        it.primary.delay = 0.4
+        it.primary.reads = Fault.SLOW
+        leader = asyncio.create_task(it.books.read(book.id, timeout=5))
+        await asyncio.sleep(0.01)
+        with pytest.raises(ReadUnavailable):
+            await asyncio.wait_for(it.books.read(book.id, timeout=0.1), 0.2)
+        assert await leader == book
+
+
+async def test_a_follower_is_not_failed_by_its_leaders_deadline(tmp_path: Path) -> None:
+    async with stage(tmp_path, guard=PATIENT) as it:
+        book = Book(title="one")
+        await another_process_writes(it, book)
+        it.primary.delay = 0.2
+        it.primary.reads = Fault.SLOW
+        leader = asyncio.create_task(it.books.read(book.id, timeout=0.05))
+        await asyncio.sleep(0.01)
+        assert await it.books.read(book.id, timeout=5) == book
+        with pytest.raises(ReadUnavailable):
+            await leader
+
+
 async def test_what_is_seen_moves_the_clock(tmp_path: Path) -> None:
     async with stage(tmp_path) as it:
         ahead = Clock(lambda: it.manager.settings.wall() + 30)
