@@ -49,13 +49,20 @@ class _Named:
 
 
 class Cascade(_Named):
-    """Ask one backend after the other: a miss or a failure falls through to the next."""
+    """Ask one backend after the other: a miss or a failure falls through to the next.
+
+    Each gets an equal share of the time that is left, so that one that hangs leaves some to those
+    behind it.
+    """
 
     async def search(self, key: Key, backends: Sequence[Backend], deadline: float) -> Search:
         """Look for ``key`` in order."""
+        loop = asyncio.get_running_loop()
         answers: dict[str, Answer | Unavailable] = {}
-        for backend in backends:
-            answer = answers[backend.name] = await backend.fetch(key, deadline)
+        for waiting, backend in zip(range(len(backends), 0, -1), backends, strict=True):
+            now = loop.time()
+            until = now + (deadline - now) / waiting if waiting > 1 else deadline
+            answer = answers[backend.name] = await backend.fetch(key, until)
             if isinstance(answer, Record):
                 return Search(answer, answers)
         return Search(None, answers)
@@ -105,7 +112,8 @@ async def _first_hit(key: Key, backends: Sequence[Backend], deadline: float, *, 
             done, _ = await asyncio.wait(
                 pending, timeout=delay if waiting else None, return_when=asyncio.FIRST_COMPLETED
             )
-            for future in done:
+            # In the order in which they were asked, which a set does not keep.
+            for future in [future for future in pending if future in done]:
                 answer = answers[pending.pop(future)] = future.result()
                 if isinstance(answer, Record):
                     return Search(answer, answers)

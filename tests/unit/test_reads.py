@@ -495,6 +495,15 @@ async def test_a_follower_is_not_failed_by_its_leaders_deadline(tmp_path: Path) 
             await leader
 
 
+@pytest.mark.parametrize("timeout", [0.1, 0.3])
+async def test_a_backend_that_hangs_leaves_time_for_those_behind_it(tmp_path: Path, timeout: float) -> None:
+    async with stage(tmp_path, guard=PATIENT) as it:
+        book = Book(title="one")
+        await another_process_writes(it, book)
+        it.cache.reads = Fault.HANG
+        assert await it.books.read(book.id, timeout=timeout) == book
+
+
 async def test_what_is_seen_moves_the_clock(tmp_path: Path) -> None:
     async with stage(tmp_path) as it:
         ahead = Clock(lambda: it.manager.settings.wall() + 30)
