@@ -13,6 +13,7 @@ from octopus_async.journal.overlay import Overlay
 from octopus_async.journal.root import unknown_format
 from octopus_async.journal.segments import (
     ENDLESS,
+    GONE,
     Damage,
     Peek,
     Reader,
@@ -69,6 +70,9 @@ class Contents:
             JournalError, OSError: a file is no plain file, or cannot be opened.
         """
         names = self._disk.list_folder(self.path)
+        if GONE in names:
+            self.garbage = [*(name for name in names if name.endswith((".jsonl", ".tmp"))), GONE]
+            return
         peeks = {number: self._peek(number) for number in segment_numbers(names)}
         self.number = max(peeks, default=0)
         checkpoint = _last_checkpoint(peeks)

@@ -10,7 +10,7 @@ from octopus_async.journal.disk import Disk
 from octopus_async.journal.format import FORMAT, Header, Kept, Range, compose, encode_header, salt
 from octopus_async.journal.letters import Letter, Letters
 from octopus_async.journal.root import BLOCK, NO_ROOM, Root, as_journal_error, write_all
-from octopus_async.journal.segments import Segment, segment_name
+from octopus_async.journal.segments import GONE, Segment, segment_name
 
 
 class Checkpoint(NamedTuple):
@@ -72,6 +72,7 @@ class Folder:
         self._lock = lock
         self._writer = writer
         self._file: int | None = None
+        self._gone = False
         self._number = 0
         self._next = numbers
         self._limit = numbers + BLOCK if numbers else 0
@@ -128,15 +129,31 @@ class Folder:
         return Written(first, self._number)
 
     def clear(self) -> None:
-        """Remove all files, the oldest first: nothing in them is needed. Raises JournalError."""
+        """Remove all files: nothing in them is needed. Raises JournalError.
+
+        It takes no room, and none of it counts before all of it does: the last file is given a
+        name that says that nothing in the folder is needed, and goes last.
+        """
         self._leave()
         try:
+            self._clear()
+        except OSError as error:
+            raise as_journal_error(error, f"clear the journal {self.path}") from error
+
+    def _clear(self) -> None:
+        if self.segments and not self._gone:
+            self._disk.rename(self.path / self.segments[-1].name, self.path / GONE)
+            self.segments.pop()
+            self._gone = True
+        if self._gone:
+            self._disk.sync_folder(self.path)
             while self.segments:
                 self._disk.unlink(self.path / self.segments[0].name)
                 del self.segments[0]
+            with contextlib.suppress(FileNotFoundError):
+                self._disk.unlink(self.path / GONE)
             self._disk.sync_folder(self.path)
-        except OSError as error:
-            raise as_journal_error(error, f"clear the journal {self.path}") from error
+            self._gone = False
 
     def remove(self) -> None:
         """Remove the folder, of which nothing is needed, and let go of its lock. Raises JournalError."""
@@ -202,6 +219,8 @@ class Folder:
     def _begin(self, checkpoint: Checkpoint) -> None:
         """Begin a new file, and remove those that it does not keep."""
         self._leave()
+        if self._gone:
+            self._clear()
         self._number += 1  # a name is never used twice, whatever became of its file
         number, seed = self._number, salt(self.name, self._number)
         keeps = {

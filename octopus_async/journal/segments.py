@@ -20,6 +20,9 @@ from octopus_async.journal.format import (
 )
 from octopus_async.journal.scan import Gap, Lines, scan
 
+GONE = "gone"
+"""The name of a file that says that nothing in its folder is needed."""
+
 _SEGMENT = re.compile(r"(\d{6,9})\.jsonl")
 ENDLESS = 1 << 53
 """Above every number."""

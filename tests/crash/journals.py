@@ -22,6 +22,9 @@ from octopus_async.record import NO_VERSION, Key, Kind, Operation
 
 T = TypeVar("T")
 
+ROUNDS = int(os.environ.get("OCTOPUS_CRASH_ROUNDS", "1"))
+"""How thorough the crash tests are: 1 for every run, 10 for a long one."""
+
 PRIMARY = "mysql"
 REPLICA = "postgres"
 clock = Clock()
