@@ -134,10 +134,11 @@ class Replayer:
             self._events.emit(ReplayFinished(self.backend.name, applied, loop.time() - start))
 
     def _pace(self, seconds: float) -> None:
-        if seconds < _SHORT:
+        # A backend may be slow at every call: then small batches cost as much as large ones.
+        if seconds < _SHORT or self._limit < _FIRST_BATCH:
             self._limit = min(self._limit * 2, self.backend.capabilities.write_batch)
         elif seconds > _LONG:
-            self._limit = max(self._limit // 2, 1)
+            self._limit = max(self._limit // 2, _FIRST_BATCH)
 
     async def _replay_batch(self) -> int:
         """Replay one batch; gives how many operations are done with, 0 where none could be."""
