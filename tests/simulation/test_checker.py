@@ -13,6 +13,7 @@ TERMS = Terms(
     fresh_reads=True,
     early_caches=True,
     replicas_kept=True,
+    journalled=True,
     journal_failed=False,
 )
 

@@ -42,26 +42,6 @@ def lease_ignored() -> None:
     MemoryAdapter.fill = fill
 
 
-def stale_fill() -> None:
-    """A search that a write has overtaken still fills the caches."""
-
-    async def search(self: Reader, plan: Any, key: Key, deadline: float, _: object) -> Record | None:  # noqa: ANN401 - as in the original
-        backends = [backend for backend in plan.readers if not self._is_behind(plan, backend, key)]
-        record, answers = await plan.read.search(key, backends, deadline)
-        if record is None:
-            self._check_authority(plan, key, answers)
-            return None
-        self._fill(plan, record, {name: Miss(_Any()) for name in answers})
-        return self._living(record)
-
-    Reader._search = search
-    lease_ignored()
-
-
-class _Any:
-    """A lease that is taken for any."""
-
-
 def overlay_not_read() -> None:
     """Reads do not look at what waits in the journal."""
     original = Reader.find
@@ -98,6 +78,9 @@ def search_joined_after_a_write() -> None:
 
 def connection_reused_after_cancellation() -> None:
     """A cancelled call puts its connection back with the reply unread."""
-    from octopus_async.adapters import _memcache_pool
+    from octopus_async.adapters._memcache_pool import _SafePool
 
-    _memcache_pool.plant_reuse()  # type: ignore[attr-defined]
+    def discard(self: _SafePool, connection: Any) -> None:  # noqa: ANN401 - the driver's connection
+        self.release(connection)
+
+    _SafePool.discard = discard

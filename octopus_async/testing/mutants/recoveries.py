@@ -38,13 +38,6 @@ def ping_taken_for_write_health() -> None:
     Guard._probe_once = probe_once
 
 
-def replay_without_coalescing_order() -> None:
-    """Of several operations of a key, the first pending state is replayed for all of them."""
-    from octopus_async.journal import coalesce
-
-    coalesce.plant()  # type: ignore[attr-defined]
-
-
 def dead_letter_blocks() -> None:
     """What is rejected stays where it is, and is tried again and again."""
 

@@ -11,7 +11,7 @@ import octopus_async.record
 from octopus_async.errors import BackendFailed, Unavailable
 from octopus_async.guard import Guard, Lane, guard
 from octopus_async.manager import DaoManager
-from octopus_async.record import APPLIED, Kind, Mode, Operation, Outcome, Status, Stored, rejected
+from octopus_async.record import Mode, Operation, Outcome, Status, Stored, rejected
 from octopus_async.strategies import writer
 from octopus_async.strategies.keys import KeyLocks
 from octopus_async.testing.simulation import server
@@ -86,7 +86,7 @@ def unknown_treated_as_failed() -> None:
     def failed(error: Any) -> Outcome:  # noqa: ANN401 - an error of a backend
         return Outcome(Status.UNAVAILABLE, error)
 
-    guard.failed = failed
+    guard.failed = failed  # type: ignore[attr-defined]
 
 
 def compensation_missing() -> None:
@@ -96,14 +96,19 @@ def compensation_missing() -> None:
 
 def read_only_taken_for_a_rejection() -> None:
     """A server that takes no writes is said to refuse the record."""
-    original = server.DatabaseServer._commit
+    original = guard.Guard._run_writes
 
-    def commit(self: server.DatabaseServer, operations: Any, mode: Mode) -> Any:  # noqa: ANN401 - as in the original
-        if self.switches.read_only:
-            return [rejected(octopus_async.record.duplicate(operation.key)) for operation in operations]
-        return original(self, operations, mode)
+    async def run_writes(self: Guard, operations: Any, mode: object) -> Any:  # noqa: ANN401 - as in the original
+        outcomes = await original(self, operations, mode)
+        return [_rejected_if_read_only(*pair) for pair in zip(operations, outcomes, strict=True)]
 
-    server.DatabaseServer._commit = commit
+    guard.Guard._run_writes = run_writes
+
+
+def _rejected_if_read_only(operation: Operation, outcome: Outcome) -> Outcome:
+    if "read-only" in str(outcome.error):
+        return rejected(octopus_async.record.duplicate(operation.key))
+    return outcome
 
 
 def locks_of_keys_not_taken() -> None:
@@ -135,7 +140,7 @@ def deadline_not_kept_in_the_queue() -> None:
 def backlog_overtaken() -> None:
     """A write goes to the primary although earlier ones of its key wait in the journal."""
 
-    async def ask_primary(self: writer.Writer, attempt: writer.Attempt, deadline: float) -> Outcome:
+    async def ask_primary(_: writer.Writer, attempt: writer.Attempt, deadline: float) -> Outcome:
         attempt.send(attempt.at_once(), deadline)
         now = asyncio.get_running_loop().time()
         return await attempt.plan.primary.submit(attempt.operation, Mode.LIVE, now + (deadline - now) * 0.75)
@@ -171,6 +176,3 @@ def updates_shown_before_they_are_taken() -> None:
         return [*self.plan.caches, *self.plan.replicas]
 
     writer.Attempt.at_once = at_once
-
-
-__all__ = ["APPLIED", "Guard", "Kind"]

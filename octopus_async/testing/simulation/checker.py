@@ -165,7 +165,11 @@ class _Record:
             for later in self.acknowledged:
                 if earlier.responded is None or earlier.responded >= later.invoked:
                     continue
-                known = earlier.process == later.process or not (earlier.journalled or later.journalled)
+                # Whoever starts on the same journal begins above its ceiling.
+                heir = _place(earlier) == _place(later) and self.terms.journalled
+                known = (
+                    heir or earlier.process == later.process or not (earlier.journalled or later.journalled)
+                )
                 if known and _version(later) < _version(earlier):
                     yield self._wrong("C3", f"{later} has an older version than {earlier}")
 
@@ -302,6 +306,11 @@ def _equal(one: Row | None, other: Row | None) -> bool:
     if one is None or other is None:
         return (one or other) is None or (one or other).value is None  # type: ignore[union-attr]
     return (one.version, one.value) == (other.version, other.value) or one.value is other.value is None
+
+
+def _place(call: Call) -> str:
+    """Where a process runs: that of its successors too."""
+    return call.process.partition(".")[0]
 
 
 def _version(call: Call) -> str:

@@ -159,6 +159,7 @@ class Terms:
         fresh_reads: reads go to caches and primary in order, so that they are as fresh as these.
         early_caches: whether caches are told before the primary could reject.
         replicas_kept: whether there is a journal to keep what replicas missed.
+        journalled: whether there is a journal.
         journal_failed: whether the journal's disk failed, so that it could not keep its ceiling.
         pauses: when which process was stopped: name, from, until.
         forbidden: the word by which the primary rejects a value.
@@ -171,6 +172,7 @@ class Terms:
     fresh_reads: bool
     early_caches: bool
     replicas_kept: bool
+    journalled: bool
     journal_failed: bool
     pauses: tuple[tuple[str, float, float], ...] = ()
     forbidden: str = "bad"

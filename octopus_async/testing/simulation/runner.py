@@ -165,6 +165,7 @@ def _terms(scenario: Scenario, world: World) -> Terms:
         and (setup.processes == 1 or (setup.order != "CONCURRENT" and not crashes and agree)),
         early_caches=setup.order != "PRIMARY_FIRST",
         replicas_kept=setup.journal and (_REPLICAS_ARE_SCANNED or not (crashes or journal_failed)),
+        journalled=setup.journal,
         journal_failed=journal_failed,
         pauses=tuple(world.pauses),
     )

@@ -242,9 +242,15 @@ def _faults(setup: Setup, random: Random) -> list[Fault]:
     faults = [_server_fault(PRIMARY, random)] if random.random() < 0.7 else []
     for _ in range(random.choice((1, 1, 2, 3, 5))):
         target = random.choice(targets)
-        faults.append(
-            _process_fault(setup, faults, random) if target == "process" else _server_fault(target, random)
-        )
+        if target != "process":
+            faults.append(_server_fault(target, random))
+            continue
+        fault = _process_fault(setup, faults, random)
+        faults.append(fault)
+        if fault.kind in ("crash", "power") and random.random() < 0.3:
+            # A restart is when a machine's clock is set back.
+            back = random.choice((-60.0, -5.0, -1.0))
+            faults.append(Fault(fault.at, "clock", fault.target, amount=back))
     return faults
 
 
