@@ -14,7 +14,7 @@ from octopus_async.testing.faulty import Fault
 from tests.unit.stage import Book, stage
 
 
-async def test_a_backend_that_is_slow_at_every_call_gets_more_than_one_operation_a_call(
+async def test_a_backend_slow_at_every_call_gets_more_than_one_operation_a_call(
     tmp_path: Path,
 ) -> None:
     async with stage(tmp_path, cache=False, guard=GuardPolicy(timeout=5)) as it:
