@@ -29,6 +29,7 @@ _REJECTIONS_IN_A_ROW = 10
 _RETRY_AFTER = 0.2
 _RETRY_AT_MOST = 2.0
 _DEBTS_AT_ONCE = 500
+_LOOK_AHEAD = 4096
 _NOT_TAKEN = (Status.UNAVAILABLE, Status.UNKNOWN)
 _EXPIRED = "older than tombstones are kept: replaying it could bring a deleted record back"
 
@@ -116,7 +117,7 @@ class Replayer:
         start, applied, pause = loop.time(), 0, _RETRY_AFTER
         self._events.emit(ReplayStarted(self.backend.name, self._owed))
         while self._can_go_on():
-            began = loop.time()
+            began, skipped = loop.time(), len(self._skipped)
             progressed = await self._replay_batch()
             seconds = loop.time() - began
             if progressed:
@@ -125,9 +126,8 @@ class Replayer:
                 self._events.emit(ReplayProgressed(self.backend.name, applied, self._owed))
                 # Live calls get as much of the backend as the replay does.
                 await asyncio.sleep(seconds if self._busy() else 0)
-            else:
+            elif len(self._skipped) == skipped:
                 self._skipped.clear()
-                self._limit = max(self._limit // 2, 1)
                 await asyncio.sleep(pause)
                 pause = min(_RETRY_AT_MOST, pause * 2)
         if not self._owed:
@@ -170,31 +170,43 @@ class Replayer:
 
     async def _take(self) -> list[Run]:
         """The oldest runs whose keys nobody writes at this moment, their keys now held."""
-        name = self.backend.name
-        blocked: list[Key] = []
+        name, limit = self.backend.name, self._limit
+        while True:
+            runs = self._journal.runs(name, limit, without=self._skipped)
+            taken, blocked = self._choose(runs)
+            if taken or blocked or not runs:
+                break
+            # All of these have to wait, which must not hold up what is behind them.
+            limit = min(limit * 2, _LOOK_AHEAD)
+            await asyncio.sleep(0)
+        if taken or not blocked:
+            return taken
+        # Only keys that are being written are left: get in line for one, so that it can leave too.
+        key = blocked[0]
+        await self._locks.acquire(key)
+        for run in self._journal.runs(name, limit, without=self._skipped):
+            if run.operation.key == key:
+                return [run]
+        self._locks.release(key)
+        return []
+
+    def _choose(self, runs: Sequence[Run]) -> tuple[list[Run], list[Key]]:
+        """The runs to replay now, their keys held, and the keys that others hold."""
         taken: list[Run] = []
+        blocked: list[Key] = []
         room = self.backend.capabilities.batch_bytes
-        for run in self._journal.runs(name, self._limit, without=self._skipped):
+        for run in runs:
             key = run.operation.key
             if self._must_wait(key):
                 self._skipped.add(key)
             elif self._locks.try_acquire(key):
                 taken.append(run)
                 room -= len(run.operation.payload or b"")
-                if room <= 0:
+                if room <= 0 or len(taken) == self._limit:
                     break
             else:
                 blocked.append(key)
-        if taken or not blocked:
-            return taken
-        # Only keys that are being written are left: get in line for one, so that it can leave too.
-        key = blocked[0]
-        await self._locks.acquire(key)
-        for run in self._journal.runs(name, self._limit, without=self._skipped):
-            if run.operation.key == key:
-                return [run]
-        self._locks.release(key)
-        return []
+        return taken, blocked
 
     def _must_wait(self, key: Key) -> bool:
         """Whether nobody knows the key's model yet, or its primary has to come first."""
@@ -206,7 +218,7 @@ class Replayer:
     async def _conclude(self, runs: Sequence[Run], outcomes: Sequence[Outcome]) -> int:
         done: list[Run] = []
         known: list[Operation] = []
-        buried = 0
+        buried, unwell = 0, False
         for run, outcome in zip(runs, outcomes, strict=True):
             if outcome.status in (Status.APPLIED, Status.SUPERSEDED):
                 self._in_a_row = 0
@@ -219,6 +231,10 @@ class Replayer:
             elif isinstance(outcome.error, Unavailable) and outcome.error.alive:
                 # This model's table does not fit: the others need not wait for it.
                 self._skipped.add(run.operation.key)
+            elif outcome.status in _NOT_TAKEN:
+                unwell = True
+        if unwell:
+            self._limit = max(self._limit // 2, 1)
         await self._tell_caches(known)
         self._journal.settle(self.backend.name, done)
         return buried + sum(len(run.sequences) for run in done)
