@@ -433,8 +433,13 @@ class Guard:
         except asyncio.CancelledError:
             breaker.probe_dropped(permit)
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, the backend is not well yet
-            breaker.probe_failed(permit, str(self._as_unavailable(error)))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told as one of our tree
+            unavailable = self._as_unavailable(error)
+            if unavailable.alive:
+                # Tables are made at a model's next use, which an open breaker would keep away for ever.
+                breaker.probe_succeeded(permit)
+            else:
+                breaker.probe_failed(permit, str(unavailable))
         else:
             breaker.probe_succeeded(permit)
 

@@ -430,6 +430,15 @@ async def test_probes_are_paced_by_the_back_off(stage: Stage) -> None:
     assert 3 <= stage.faulty.calls["probe"] <= 8
 
 
+async def test_a_backend_that_lost_its_tables_while_it_was_away_is_given_them_again(stage: Stage) -> None:
+    stage.guard.learn(schema("Book"), create=True)
+    stage.store.missing = {"Book"}
+    stage.store.errors = {"probe": SchemaMismatch("no table for probes", backend="memory")}
+    stage.guard.writes.trip("for the test")
+    await stage.closes("writes")
+    assert await stage.submit(stage.create()) == APPLIED
+
+
 async def test_a_probe_that_raises_anything_is_made_again(stage: Stage) -> None:
     stage.store.errors = {"probe": RuntimeError(SECRET)}
     stage.guard.writes.trip("for the test")
