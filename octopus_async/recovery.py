@@ -320,11 +320,11 @@ class DebtCollector:
         if not due:
             return False
         outcomes = await self.backend.apply(due, Mode.MIRROR)
-        taken = [
-            operation
-            for operation, outcome in zip(due, outcomes, strict=True)
-            if outcome.status not in _NOT_TAKEN
-        ]
-        for operation in taken:
-            self._debts.paid(operation)
-        return bool(taken)
+        paid = 0
+        for operation, outcome in zip(due, outcomes, strict=True):
+            if outcome.status in _NOT_TAKEN:
+                self._debts.postpone(operation)
+            else:
+                self._debts.paid(operation)
+                paid += 1
+        return paid > 0

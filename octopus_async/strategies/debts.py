@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import islice
 
 from octopus_async.backend import Backend
 from octopus_async.events import CacheBehind, Events
@@ -60,14 +59,26 @@ class CacheDebts:
             self._events.emit(CacheBehind(self._cache.name, self._ttl))
 
     def due(self, limit: int) -> Sequence[Operation]:
-        """The oldest debts, at most ``limit``; those that the time to live has paid are dropped."""
+        """The first debts in line, at most ``limit``; those that the time to live has paid are dropped."""
         now = self._now()
-        while self._owed:
-            key, (_, until) = next(iter(self._owed.items()))
-            if until > now:
+        due: list[Operation] = []
+        expired: list[Key] = []
+        for key, (operation, until) in self._owed.items():
+            if until <= now:
+                expired.append(key)
+            elif len(due) < limit:
+                due.append(operation)
+            else:
                 break
+        for key in expired:
             del self._owed[key]
-        return [operation for operation, _ in islice(self._owed.values(), limit)]
+        return due
+
+    def postpone(self, operation: Operation) -> None:
+        """The cache did not take ``operation`` yet: others must not wait behind it."""
+        known = self._owed.pop(operation.key, None)
+        if known is not None:
+            self._owed[operation.key] = known
 
     def paid(self, operation: Operation) -> None:
         """The cache has taken ``operation``."""

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from octopus_async import DuplicateRecord, JournalError, Model, SchemaMismatch, State
+from octopus_async import BackendFailed, DuplicateRecord, JournalError, Model, SchemaMismatch, State
 from octopus_async.adapters.memory import MemoryAdapter
 from octopus_async.backend import Capabilities
 from octopus_async.events import DeadLettered, ReplayFinished, ReplayPaused, ReplayProgressed
 from octopus_async.record import Key, Mode, Operation, Outcome, failed, rejected
 from octopus_async.testing.contract.subject import eventually
 from octopus_async.testing.faulty import Fault
-from tests.unit.stage import POLICY, Book, Country, Stage, stage
+from tests.unit.stage import Book, Country, Stage, stage
 
 
 class Author(Model):
@@ -373,3 +373,31 @@ async def test_recovery_goes_on_after_an_error_that_nobody_thought_of(tmp_path: 
         back(it)
         async with asyncio.timeout(5):
             await receipt.settled()
+
+
+# -- caches' debts ---------------------------------------------------------------------------------
+
+
+async def test_debts_that_cannot_be_paid_do_not_keep_others_waiting(tmp_path: Path) -> None:
+    async with stage(tmp_path) as it:
+        every = [Book(title=str(number)) for number in range(700)]
+        (await it.books.create_many(every)).unwrap()
+        it.cache.writes = Fault.FAIL
+        (await it.books.update_many(every)).unwrap()
+        await eventually(lambda: it.manager.statistics().behind == {"cache": 700})
+        apply = it.cache.adapter.apply
+        dead = {str(book.id) for book in every[:600]}
+
+        async def one_node_is_down(operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:
+            outcomes = await apply(operations, mode)
+            down = failed(BackendFailed("its node is down", sent=False))
+            return [
+                down if operation.key.id in dead else outcome
+                for operation, outcome in zip(operations, outcomes, strict=True)
+            ]
+
+        it.cache.adapter.apply = one_node_is_down  # type: ignore[method-assign]
+        it.cache.heal()
+        await eventually(lambda: it.manager.statistics().behind == {"cache": 600})
+        it.cache.adapter.apply = apply  # type: ignore[method-assign]
+        await it.drained()
