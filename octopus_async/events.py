@@ -14,7 +14,7 @@ _log = logging.getLogger("octopus_async")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """The base of all events."""
+    """The base of all events. As text each is a sentence for a person."""
 
     level = logging.INFO
 
@@ -30,6 +30,9 @@ class BreakerChanged(Event):
     after: str
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.backend} {self.direction}: {self.before} -> {self.after} ({self.reason})"
+
 
 @dataclass(frozen=True, slots=True)
 class WriteJournalled(Event):
@@ -40,6 +43,9 @@ class WriteJournalled(Event):
     version: str
     targets: tuple[str, ...]
 
+    def __str__(self) -> str:
+        return f"{self.key} {self.version} waits in the journal for {', '.join(self.targets)}"
+
 
 @dataclass(frozen=True, slots=True)
 class ReplayStarted(Event):
@@ -47,6 +53,9 @@ class ReplayStarted(Event):
 
     backend: str
     pending: int
+
+    def __str__(self) -> str:
+        return f"{self.backend}: replay of {self.pending:,} started"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,9 @@ class ReplayProgressed(Event):
     applied: int
     pending: int
 
+    def __str__(self) -> str:
+        return f"{self.backend}: {self.applied:,} replayed, {self.pending:,} to go"
+
 
 @dataclass(frozen=True, slots=True)
 class ReplayFinished(Event):
@@ -67,6 +79,9 @@ class ReplayFinished(Event):
     applied: int
     seconds: float
 
+    def __str__(self) -> str:
+        return f"{self.backend}: replay of {self.applied:,} done in {self.seconds:.2f} s"
+
 
 @dataclass(frozen=True, slots=True)
 class ReplayPaused(Event):
@@ -75,6 +90,9 @@ class ReplayPaused(Event):
     level = logging.ERROR
     backend: str
     reason: str
+
+    def __str__(self) -> str:
+        return f"{self.backend}: the replay is paused and waits for an operator: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +105,9 @@ class DeadLettered(Event):
     version: str
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.backend} refused {self.key} {self.version}, now a dead letter: {self.reason}"
+
 
 @dataclass(frozen=True, slots=True)
 class ClockAhead(Event):
@@ -97,6 +118,12 @@ class ClockAhead(Event):
     version: str
     seconds: float
 
+    def __str__(self) -> str:
+        return (
+            f"{self.backend} holds version {self.version},"
+            f" which is {self.seconds:.0f} s ahead of this machine's clock"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class CacheBehind(Event):
@@ -105,6 +132,9 @@ class CacheBehind(Event):
     level = logging.WARNING
     backend: str
     seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.backend} missed too many writes to list, and is not read for {self.seconds:g} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +145,9 @@ class SchemaDiffers(Event):
     backend: str
     model: str
     problem: str
+
+    def __str__(self) -> str:
+        return f"{self.backend} cannot hold {self.model}: {self.problem}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +160,9 @@ class JournalDamaged(Event):
     length: int
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.length:,} bytes at {self.offset:,} of {self.path}: {self.reason}"
+
 
 @dataclass(frozen=True, slots=True)
 class JournalAdopted(Event):
@@ -136,6 +172,9 @@ class JournalAdopted(Event):
     path: str
     entries: int
 
+    def __str__(self) -> str:
+        return f"took over {self.entries:,} operations from {self.path}"
+
 
 @dataclass(frozen=True, slots=True)
 class JournalFailed(Event):
@@ -144,6 +183,9 @@ class JournalFailed(Event):
     level = logging.ERROR
     path: str
     reason: str
+
+    def __str__(self) -> str:
+        return f"the journal {self.path} failed: {self.reason}"
 
 
 class Listener(Protocol):

@@ -16,14 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from octopus_async.errors import ConfigurationError, OctopusError
-from octopus_async.events import (
-    BreakerChanged,
-    DeadLettered,
-    Event,
-    JournalAdopted,
-    ReplayFinished,
-    ReplayStarted,
-)
+from octopus_async.events import BreakerChanged, Event, JournalAdopted
 
 P = ParamSpec("P")
 _WIDTH_ELSEWHERE = 160
@@ -105,21 +98,13 @@ def progress(description: str) -> Generator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def told(event: Event) -> str | None:  # noqa: PLR0911 - one for each kind
+def told(event: Event) -> str | None:
     """An event as a line; None for those that come with each write, batch or probe."""
-    if isinstance(event, BreakerChanged):
-        if "closed" not in (event.before, event.after):
-            return None
-        return safe(f"{event.backend} {event.direction}: {event.before} -> {event.after} ({event.reason})")
-    if isinstance(event, ReplayStarted):
-        return safe(f"{event.backend}: replay of {event.pending:,} started")
-    if isinstance(event, ReplayFinished):
-        return safe(f"{event.backend}: replay of {event.applied:,} done in {event.seconds:.2f} s")
-    if isinstance(event, DeadLettered):
-        return safe(f"{event.backend} refused {event.key}, now a dead letter: {event.reason}")
-    if isinstance(event, JournalAdopted):
-        return safe(f"took over {event.entries:,} operations from {event.path}") if event.entries else None
-    return safe(event) if event.level >= logging.WARNING else None
+    if isinstance(event, BreakerChanged) and "closed" not in (event.before, event.after):
+        return None
+    if isinstance(event, JournalAdopted) and not event.entries:
+        return None
+    return safe(event) if event.level >= logging.INFO else None
 
 
 def hush() -> None:
