@@ -96,6 +96,9 @@ class Server:
         connect_timeout: seconds.
         value_limit: the longest value, in bytes, that is taken into memory.
         backend: the adapter's name, for messages.
+
+    Attributes:
+        failing: whether its last call failed.
     """
 
     def __init__(  # noqa: PLR0913 - what a connection needs, each by name
@@ -109,6 +112,7 @@ class Server:
         backend: str,
     ) -> None:
         self.address = f"{host}:{port}"
+        self.failing = False
         self._pool = _SafePool(host, port, minsize=1, maxsize=connections, conn_args={"limit": CHUNK})
         self._turns = asyncio.Semaphore(connections)
         self._connect_timeout = connect_timeout
@@ -151,21 +155,29 @@ class Server:
 
     async def _talk(self, request: bytes, parse: Callable[[Replies], Awaitable[None]]) -> None:
         async with self._turns:
-            connection = await self._connect()
             try:
-                connection.writer.write(request)
-                await connection.writer.drain()
-                replies = Replies(connection.reader)
-                await parse(replies)
-                replies.finish()
-            except _DRIVER_ERRORS as error:
-                self._pool.discard(connection)
-                reason = f"{self._backend}: {self.address}: {_describe(error)}"
-                raise BackendFailed(reason, backend=self._backend, sent=True) from error
-            except BaseException:
-                self._pool.discard(connection)
+                await self._converse(request, parse)
+            except Unavailable:
+                self.failing = True
                 raise
-            self._pool.release(connection)
+            self.failing = False
+
+    async def _converse(self, request: bytes, parse: Callable[[Replies], Awaitable[None]]) -> None:
+        connection = await self._connect()
+        try:
+            connection.writer.write(request)
+            await connection.writer.drain()
+            replies = Replies(connection.reader)
+            await parse(replies)
+            replies.finish()
+        except _DRIVER_ERRORS as error:
+            self._pool.discard(connection)
+            reason = f"{self._backend}: {self.address}: {_describe(error)}"
+            raise BackendFailed(reason, backend=self._backend, sent=True) from error
+        except BaseException:
+            self._pool.discard(connection)
+            raise
+        self._pool.release(connection)
 
     async def _connect(self) -> Connection:
         idle = self._pool.idle()

@@ -95,6 +95,11 @@ class Shard:
         self.close = server.close
         self.seed = blake2b(server.address.encode()).digest()
 
+    @property
+    def failing(self) -> bool:
+        """Whether the server's last call failed."""
+        return self._server.failing
+
     async def probe(self) -> None:
         """Store a key of its own and read it back. Raises `Unavailable`."""
         nonce = secrets.token_hex(8).encode()

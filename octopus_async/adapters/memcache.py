@@ -41,7 +41,8 @@ class MemcacheAdapter:
     """A cache on one or more memcached servers.
 
     While a server is down, operations on its keys are unavailable, and reads of them answer None
-    (a miss without a lease); a call raises only if every server that it needs has failed.
+    (a miss without a lease). The breaker is not to close the others for that: a call raises, and
+    its errors count, only while no server answers.
 
     Parameters:
         servers: host and port of each; the port is 11211 where it is None.
@@ -145,7 +146,7 @@ class MemcacheAdapter:
         _raise_if_all_failed(await _together([_caught(shard.probe()) for shard in self._shards]))
 
     async def read(self, keys: Sequence[Key]) -> list[Answer]:
-        """Look up keys; None for those of a server that is down. Raises `Unavailable`."""
+        """Look up keys; None for those of a server that is down. Raises `Unavailable` if all are."""
         self._check_open()
         if len(self._shards) == 1:
             found = await self._shards[0].read(keys)
@@ -158,7 +159,8 @@ class MemcacheAdapter:
         for key in keys:
             groups[self._locate(key)].append(key)
         results = await _together([_caught(shard.read(group)) for shard, group in groups.items()])
-        _raise_if_all_failed(results)
+        if self._all_fail:
+            _raise_if_all_failed(results)
         found: dict[Key, Answer] = {}
         for result in results:
             if not isinstance(result, Unavailable):
@@ -166,14 +168,18 @@ class MemcacheAdapter:
         return found
 
     async def apply(self, operations: Sequence[Operation], mode: Mode) -> list[Outcome]:  # noqa: ARG002 - see below
-        """Apply operations by their versions alone, whatever the mode. Raises `Unavailable`."""
+        """Apply operations by their versions alone, whatever the mode. Raises `Unavailable` if all fail."""
         self._check_open()
         if len(self._shards) == 1:
             outcomes = await self._shards[0].apply(operations)
         else:
             outcomes = await self._apply_to_shards(operations)
         first = outcomes[0].error if outcomes else None
-        if isinstance(first, Unavailable) and len({outcome.status for outcome in outcomes}) == 1:
+        if (
+            isinstance(first, Unavailable)
+            and not first.alive
+            and len({outcome.status for outcome in outcomes}) == 1
+        ):
             raise first
         return outcomes
 
@@ -184,6 +190,10 @@ class MemcacheAdapter:
         results = await _together(
             [shard.apply([operations[place] for place in group]) for shard, group in places.items()]
         )
+        if not self._all_fail:
+            for shard, result in zip(places, results, strict=True):
+                if shard.failing:
+                    _spare_breaker(result)
         outcomes = dict(zip(chain(*places.values()), chain(*results), strict=True))
         return [outcomes[place] for place in range(len(operations))]
 
@@ -195,7 +205,13 @@ class MemcacheAdapter:
             if isinstance(miss.lease, Lease) and miss.lease.shard in self._shards:
                 groups[miss.lease.shard].append((record, miss.lease))
         fills = [_caught(shard.fill(group)) for shard, group in groups.items()]
-        _raise_if_all_failed(await _together(fills))
+        results = await _together(fills)
+        if self._all_fail:
+            _raise_if_all_failed(results)
+
+    @property
+    def _all_fail(self) -> bool:
+        return all(shard.failing for shard in self._shards)
 
     def _locate(self, key: Key) -> Shard:
         text = f"{key.model}:{key.id}".encode()
@@ -219,6 +235,12 @@ async def _caught(call: Coroutine[Any, Any, T]) -> T | Unavailable:
         return await call
     except Unavailable as error:
         return error
+
+
+def _spare_breaker(outcomes: Sequence[Outcome]) -> None:
+    for outcome in outcomes:
+        if isinstance(outcome.error, Unavailable):
+            outcome.error.alive = True
 
 
 def _raise_if_all_failed(results: Sequence[object]) -> None:

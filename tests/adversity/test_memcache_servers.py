@@ -9,6 +9,8 @@ import pytest
 
 from octopus_async.adapters.memcache import MemcacheAdapter
 from octopus_async.errors import BackendRefused, Unavailable
+from octopus_async.events import BreakerChanged, Event, Events
+from octopus_async.guard import Guard
 from octopus_async.record import APPLIED, Miss, Mode, Outcome, Record, Status
 from octopus_async.testing.operations import Author, fields_of
 from octopus_async.testing.servers import MemcachedServer
@@ -73,8 +75,36 @@ class TestHazard5SeveralServers:
         assert [outcome.status for outcome in outcomes] == [
             Status.UNAVAILABLE if update.key in down else Status.APPLIED for update in updates
         ]
-        with pytest.raises(BackendRefused):
-            await sharded.read(list(down))
+        assert await sharded.read(list(down)) == [None] * len(down)
+        outcomes = await sharded.apply([author.update(key, fields_of()) for key in down], Mode.MIRROR)
+        assert {outcome.status for outcome in outcomes} == {Status.UNAVAILABLE}
+        assert all(isinstance(outcome.error, Unavailable) and outcome.error.alive for outcome in outcomes)
+
+    async def test_one_that_is_down_does_not_open_the_breaker_for_the_others(self, author: Author) -> None:
+        async with MemcachedServer() as first, MemcachedServer() as second:
+            adapter = MemcacheAdapter([(LOOPBACK, first.port), (LOOPBACK, second.port)])
+            moves: list[Event] = []
+            guard = Guard(adapter, Events(moves.append))
+            await guard.open()
+            keys = [author.key() for _ in range(60)]
+            down = [key for key in keys if adapter._locate(key) is adapter._shards[0]]
+            await first.kill()
+            deadline = asyncio.get_running_loop().time() + 5
+            for key in down:
+                assert await guard.fetch(key, deadline) is None
+                outcome = await guard.submit(author.create(key, fields_of()), Mode.MIRROR, deadline)
+                assert outcome.status is Status.UNAVAILABLE
+            assert guard.reads.passes
+            assert guard.writes.passes
+            assert moves == []
+            up = next(key for key in keys if key not in down)
+            outcome = await guard.submit(author.create(up, fields_of()), Mode.MIRROR, deadline)
+            assert outcome == APPLIED
+            await second.kill()
+            await guard.fetch(up, deadline)
+            assert isinstance(await guard.fetch(down[0], deadline), Unavailable)
+            assert [move.direction for move in moves if isinstance(move, BreakerChanged)] == ["reads"]
+            await guard.close()
 
     async def test_when_all_are_down_the_call_is_unavailable(
         self, sharded: MemcacheAdapter, servers: list[MemcachedServer], author: Author
