@@ -42,7 +42,7 @@ _SEQ = rb'\{"seq":(\d{1,16})(?:,"durable":(\d{1,16}))?'
 _OPERATION = (
     rb',"at":(-?\d{1,12}\.\d+),"op":"([a-z]+)","model":' + _TEXT + rb',"id":' + _TEXT
     + rb',"version":' + _VERSION + rb'(?:,"born":' + _VERSION + rb')?(?:,"if_version":' + _TEXT + rb")?"
-    + rb'(,"provisional":true)?(?:,"targets":(\[' + _NAME + rb'(?:,' + _NAME + rb')*\]))?(?:,"fields":(.*))?'
+    + rb'(,"provisional":true)?(?:,"targets":(\[' + _NAME + rb"(?:," + _NAME + rb')*\]))?(?:,"fields":(.*))?'
 )  # fmt: skip
 match_entry = re.compile(_SEQ + _OPERATION, re.DOTALL).fullmatch
 """Matches a line that holds one new operation: number, durable, and the members of `Raw`."""

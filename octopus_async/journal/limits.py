@@ -44,6 +44,6 @@ class Limits:
         if now - self._oldest > self._max_age:
             raise JournalFull(
                 f"an entry of the journal {self._path} waits for {now - self._oldest:.0f} seconds,"
-                f" and max_age is {self._max_age:.0f}: nothing was dropped. Bring back the backend that it waits for,"
-                " or raise max_age"
+                f" and max_age is {self._max_age:.0f}: nothing was dropped. Bring back the backend"
+                " that it waits for, or raise max_age"
             )

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from octopus_async.backend import Run
 from octopus_async.clock import Clock
@@ -62,8 +62,8 @@ class Heard(list[Event]):
 
 
 @asynccontextmanager
-async def opened(path: Path, heard: Heard | None = None, **options: Any) -> AsyncGenerator[FileJournal]:
-    journal = FileJournal(path, **options)
+async def opened(path: Path, heard: Heard | None = None, **options: object) -> AsyncGenerator[FileJournal]:
+    journal = FileJournal(path, **options)  # type: ignore[arg-type]
     await journal.open(Events(*([heard] if heard is not None else [])))
     try:
         yield journal
@@ -237,5 +237,4 @@ class GatedDisk(FaultyDisk):
             self.gate.set()
 
     async def sync_begun(self) -> None:
-        while not self.waiting.is_set():
-            await asyncio.sleep(0.001)
+        assert await asyncio.to_thread(self.waiting.wait, 10)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from octopus_async.events import JournalDamaged
-from tests.crash.journals import PRIMARY, ROUNDS, Heard, opened, pending
+from tests.crash.journals import ROUNDS, Heard, opened, pending
 
 LIVES = 20 * ROUNDS
 ROOT = Path(__file__).parents[2]

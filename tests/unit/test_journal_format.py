@@ -75,7 +75,7 @@ def test_an_operation_comes_back_as_it_was(operation: Operation) -> None:
 def test_a_line_is_one_json_object_with_its_number_first_and_its_sum_last() -> None:
     written = line(encode_operation(create("1", "x"), 12.5, [PRIMARY, REPLICA]))
     members = json.loads(written)
-    assert list(members)[0] == "seq"
+    assert next(iter(members)) == "seq"
     assert list(members)[-1] == "sum"
     assert written.endswith(b"}\n")
     assert written.count(b"\n") == 1

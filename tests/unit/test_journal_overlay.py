@@ -340,8 +340,8 @@ def test_a_random_history_ends_as_a_plain_dictionary_says() -> None:
         if chance.random() < 0.6:
             name = f"k{chance.randrange(40)}"
             targets = chance.choice([(PRIMARY,), (REPLICA,), (PRIMARY, REPLICA)])
-            make = chance.choice([create, update, delete])
-            model[shelf.put(make(name), *targets)] = (name, set(targets))
+            operation = chance.choice([create(name), update(name), delete(name)])
+            model[shelf.put(operation, *targets)] = (name, set(targets))
         else:
             target = chance.choice([PRIMARY, REPLICA])
             for run in shelf.overlay.runs(target, chance.randrange(1, 9)):

@@ -1,4 +1,4 @@
-"""J2, J3, J4 and J12: no flipped bit passes, torn ends are cut, damage is kept and said, the rest is replayed."""
+"""J2, J3, J4, J10 and J12: no flipped bit passes, torn ends are cut, damage is kept and said."""
 
 from __future__ import annotations
 
