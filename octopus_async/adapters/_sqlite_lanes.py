@@ -148,11 +148,7 @@ class _Lane:
         job.check()
         if self._identify() != self._identity:
             raise Moved(f"{self._path} was moved, removed or replaced")
-        try:
-            return function(raw, job)
-        finally:
-            if raw.in_transaction:
-                raw.rollback()
+        return function(raw, job)
 
     def _identify(self) -> tuple[int, int] | None:
         try:
@@ -190,10 +186,10 @@ class Lanes:
         self._closed = False
 
     async def run(self, function: Function[T], job: Job) -> T:
-        """Run a function on a connection's thread, in a transaction of its own if it begins one.
+        """Run a function on a connection's thread; it ends the transaction that it begins.
 
         A caller that is cancelled gives the function up: what has not begun never will, and what
-        has is interrupted and rolled back before the connection is used again.
+        has is interrupted, and has to come to its end before the connection is used again.
 
         Raises:
             sqlite3.Error: and whatever else the function raises.

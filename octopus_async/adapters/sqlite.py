@@ -268,15 +268,15 @@ class SQLiteAdapter(SQLAdapter):
         job.patiently(lambda: raw.execute("BEGIN IMMEDIATE"), self._busy_timeout)
         try:
             yield
-            job.check()
             job.committing = True
             job.patiently(lambda: raw.execute("COMMIT"), self._busy_timeout)
-        except _DRIVER_ERRORS as error:
+        except BaseException as error:
             if raw.in_transaction:
                 raw.rollback()
-            fault = translate(error, self.name, sent=False)
-            if isinstance(fault, RecordRejected):
-                raise fault from error
+            if isinstance(error, _DRIVER_ERRORS):
+                fault = translate(error, self.name, sent=False)
+                if isinstance(fault, RecordRejected):
+                    raise fault from error
             raise
 
     async def _run(self, lanes: Lanes | None, function: Function[T]) -> T:

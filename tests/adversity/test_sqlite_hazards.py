@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from octopus_async.adapters._sqlite_lanes import Job
+from octopus_async.adapters._sqlite_lanes import Job, Lanes
 from octopus_async.adapters.sqlite import SQLiteAdapter
 from octopus_async.errors import BackendFailed, BackendRefused, SchemaMismatch
 from octopus_async.record import APPLIED, Mode, Operation, Record
@@ -185,6 +185,19 @@ class TestHazard2ACancelledStatementGoesOnAndCommits:
         assert await slow
         await get_their_own_answers(books)
         assert [await books.find(operation.key) for operation in waiting] == [None] * 10
+
+    async def test_what_waits_for_a_connection_to_be_made_never_runs_once_it_is_cancelled(
+        self, tmp_path: Path
+    ) -> None:
+        ran: list[int] = []
+        lanes = Lanes(str(tmp_path / "slow.db"), lambda _raw, _job: time.sleep(0.2), 1)
+        call = asyncio.ensure_future(lanes.run(lambda _raw, _job: ran.append(1), Job()))
+        await asyncio.sleep(0.05)
+        call.cancel()
+        await asyncio.wait([call])
+        await lanes.run(lambda _raw, _job: ran.append(2), Job())
+        assert ran == [2]
+        await lanes.close(5)
 
     async def test_a_call_that_waits_for_a_lock_ends_when_it_is_cancelled_and_lands_nowhere(
         self, books: Books, database: SQLiteDatabase

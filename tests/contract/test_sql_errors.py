@@ -6,6 +6,7 @@ import inspect
 import sqlite3
 import struct
 from collections.abc import Iterator
+from contextlib import closing
 from types import ModuleType
 
 import aiosqlite
@@ -119,8 +120,8 @@ class TestSQLite:
     def test_values_that_python_can_not_bind_are_the_records_fault(self) -> None:
         for error in (OverflowError("too large"), UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogate")):
             assert isinstance(self.translated(error), InvalidRecord)
-        with pytest.raises(sqlite3.Error) as caught:
-            sqlite3.connect(":memory:").execute("SELECT ?", ({},))
+        with closing(sqlite3.connect(":memory:")) as raw, pytest.raises(sqlite3.Error) as caught:
+            raw.execute("SELECT ?", ({},))
         assert isinstance(self.translated(caught.value), InvalidRecord)
 
 

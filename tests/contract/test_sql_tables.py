@@ -511,6 +511,21 @@ class TestRecordsThatAreRefused:
             assert await heir.find(orphan.key) is None
 
 
+class TestScans:
+    async def test_a_record_that_was_created_again_is_listed_once_and_alive(self, books: Books) -> None:
+        first, other = books.new(), books.new()
+        await books.apply(first, other)
+        deleted = [books.delete(operation.key) for operation in (first, other)]
+        await books.apply(*deleted)
+        again = books.new(first.key)
+        await books.apply(again)
+        found = await books.scan(batch=1)
+        assert [(record.key, record.version, record.fields) for record in found] == [
+            (again.key, again.version, again.fields),
+            (other.key, deleted[1].version, None),
+        ]
+
+
 class TestBatches:
     async def test_thousands_of_keys_are_read_in_several_statements(self, books: Books) -> None:
         created = [books.new() for _ in range(1200)]
