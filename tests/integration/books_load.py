@@ -1,8 +1,9 @@
 """A client of the books service: loads it over HTTP, and prints what it was promised.
 
-Run as a process of its own: ``python books_load.py URL SECONDS WORKERS``. Prints one JSON object:
-``books`` (id to the title promised last, null for a deleted one), ``uncertain`` (ids whose last
-request got no clear answer), ``statuses`` (counts), ``mismatches`` (reads that contradicted).
+Run as a process of its own: ``python books_load.py URL SECONDS WORKERS [PATIENCE]``. Prints one JSON
+object: ``books`` (id to the title promised last, null for a deleted one), ``uncertain`` (ids whose last
+request got no clear answer), ``statuses`` (counts), ``mismatches`` (reads that contradicted), ``behind``
+(for how many seconds a read contradicted, that did not any more when repeated within the patience).
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ class Ledger:
     uncertain: set[str] = field(default_factory=set)
     statuses: Counter[str] = field(default_factory=Counter)
     mismatches: list[str] = field(default_factory=list)
+    behind: list[float] = field(default_factory=list)
+    patience: float = 0.0
 
 
 async def call(
@@ -77,18 +80,31 @@ async def remove(client: httpx.AsyncClient, ledger: Ledger, path: str) -> None:
 
 
 async def look(client: httpx.AsyncClient, ledger: Ledger, path: str) -> None:
+    """Read a book until it is what was promised, as long as the patience lasts."""
+    began, behind = time.monotonic(), 0.0
+    while (wrong := await contradiction(client, ledger, path)) is not None:
+        behind = time.monotonic() - began
+        if behind >= ledger.patience:
+            ledger.mismatches.append(wrong)
+            return
+        await asyncio.sleep(0.01)
+    if behind:
+        ledger.behind.append(round(behind, 3))
+
+
+async def contradiction(client: httpx.AsyncClient, ledger: Ledger, path: str) -> str | None:
     """Read a book, and compare it with what was promised."""
     seen = await call(client, ledger, "GET", path)
     if seen is None or path in ledger.uncertain or seen.status_code == 503:
-        return
+        return None
     title = seen.json()["title"] if seen.status_code == 200 else None
-    if title != ledger.books[path]:
-        ledger.mismatches.append(f"{path}: promised {ledger.books[path]!r}, read {title!r}")
+    promised = ledger.books[path]
+    return None if title == promised else f"{path}: promised {promised!r}, read {title!r}"
 
 
-async def main(url: str, seconds: float, workers: int) -> None:
+async def main(url: str, seconds: float, workers: int, patience: float = 0.0) -> None:
     """Load the service, and print the ledger."""
-    ledger = Ledger()
+    ledger = Ledger(patience=patience)
     until = time.monotonic() + seconds
     limits = httpx.Limits(max_connections=workers)
     async with httpx.AsyncClient(base_url=url, timeout=15, limits=limits, trust_env=False) as client:
@@ -97,4 +113,5 @@ async def main(url: str, seconds: float, workers: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], float(sys.argv[2]), int(sys.argv[3])))
+    url_, seconds_, workers_, *patience_ = sys.argv[1:]
+    asyncio.run(main(url_, float(seconds_), int(workers_), *map(float, patience_)))
