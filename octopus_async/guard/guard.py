@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
@@ -24,9 +24,12 @@ from octopus_async.errors import (
     SchemaMismatch,
     Unavailable,
 )
-from octopus_async.events import BreakerChanged, Events, SchemaDiffers
+from octopus_async.events import BreakerChanged, Events
 from octopus_async.guard.breaker import Breaker, BreakerPolicy, BreakerStatistics, Failure, Transition
 from octopus_async.guard.lane import Lane, LaneLimits
+from octopus_async.guard.preparation import Preparation
+from octopus_async.guard.prober import Prober
+from octopus_async.guard.split import batches, by_model, parts
 from octopus_async.record import Key, Miss, Mode, Operation, Outcome, Record, Status, failed
 from octopus_async.schema import Schema
 
@@ -87,15 +90,17 @@ class Guard:
         self.policy = policy or GuardPolicy()
         self._events = events or Events()
         self._uniform = uniform
-        self._schemas: dict[str, tuple[Schema, bool]] = {}
-        self._prepared: set[str] = set()
+        self._models = Preparation(adapter, self._events)
         self._is_open = False
         self._opening = asyncio.Lock()
-        self._probes: dict[str, asyncio.Task[None]] = {}
         self._closing = False
         capabilities = adapter.capabilities
         self.reads = self._breaker("reads", self.policy.reads)
         self.writes = self._breaker("writes", self.policy.writes)
+        self._probers = {
+            "reads": Prober(self.reads, lambda: self._probe("reads")),
+            "writes": Prober(self.writes, lambda: self._probe("writes")),
+        }
         self._read_lane = Lane[Key, "Answer | Unavailable"](
             self._run_reads,
             lambda _, sent: self._too_late(sent=sent),
@@ -172,8 +177,8 @@ class Guard:
         for lane in (self._read_lane, self._write_lane, self._fill_lane):
             lane.open()
         # After an earlier close, breakers may be open that nobody probes.
-        self._ensure_probing("reads", self.reads)
-        self._ensure_probing("writes", self.writes)
+        for prober in self._probers.values():
+            prober.start()
         try:
             await self._open_adapter()
         except Unavailable as error:
@@ -184,14 +189,15 @@ class Guard:
     async def close(self) -> None:
         """Give calls under way a moment, settle the rest, and close the adapter."""
         self._closing = True
-        for probe in self._probes.values():
+        probes = [prober.task for prober in self._probers.values() if prober.task is not None]
+        for probe in probes:
             probe.cancel()
-        if self._probes:
-            await asyncio.wait(self._probes.values(), timeout=self.policy.timeout)
+        if probes:
+            await asyncio.wait(probes, timeout=self.policy.timeout)
         lanes = (self._read_lane, self._write_lane, self._fill_lane)
         await asyncio.gather(*(lane.close(self.policy.timeout) for lane in lanes))
         self._is_open = False
-        self._prepared.clear()
+        self._models.forget()
         try:
             async with asyncio.timeout(self.policy.open_timeout):
                 await self._contained(self.adapter.close())
@@ -203,11 +209,11 @@ class Guard:
     async def prepare(self, schema: Schema, *, create: bool) -> None:
         """Learn a model; check or create what it needs at once. Raises `Unavailable`."""
         self.learn(schema, create=create)
-        await self._guarded(self.writes, "writes", lambda: self._prepare({schema.model}))
+        await self._guarded(self.writes, "writes", lambda: self._models.ensure({schema.model}))
 
     def learn(self, schema: Schema, *, create: bool) -> None:
         """Learn a model; what it needs is checked or created at its first use."""
-        self._schemas[schema.model] = (schema, create)
+        self._models.learn(schema, create=create)
 
     async def ping(self) -> None:
         """Prove that reads work. Raises `Unavailable`."""
@@ -220,7 +226,7 @@ class Guard:
     async def read(self, keys: Sequence[Key]) -> Sequence[Answer]:
         """Look up keys in physical calls of their own. Raises `Unavailable`."""
         answers: list[Answer] = []
-        for part in _parts(keys, self.capabilities.read_batch):
+        for part in parts(keys, self.capabilities.read_batch):
             found = await self._read_lane.bulk(lambda part=part: self._run_reads(part, None))  # type: ignore[misc]
             for answer in found:
                 if isinstance(answer, Unavailable):
@@ -231,7 +237,7 @@ class Guard:
     async def apply(self, operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:
         """Apply operations in physical calls of their own; one outcome each, raising nothing."""
         outcomes: list[Outcome] = []
-        for part in _batches(operations, self.capabilities):
+        for part in batches(operations, self.capabilities):
             outcomes += await self._write_lane.bulk(lambda part=part: self._run_writes(part, mode))  # type: ignore[misc]
         return outcomes
 
@@ -250,7 +256,7 @@ class Guard:
         except SchemaMismatch as error:
             if len({key.model for key in keys}) == 1:
                 return [error] * len(keys)
-            return await _by_model(keys, keys, lambda part: self._run_reads(part, None))
+            return await by_model(keys, keys, lambda part: self._run_reads(part, None))
         except Unavailable as error:
             return [error] * len(keys)
 
@@ -271,15 +277,15 @@ class Guard:
         return [None] * len(items)
 
     async def _read(self, keys: Sequence[Key]) -> Sequence[Answer]:
-        await self._prepare({key.model for key in keys})
+        await self._models.ensure({key.model for key in keys})
         return await self._watched(self.adapter.read(keys), keys)
 
     async def _apply(self, operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:
         keys = [operation.key for operation in operations]
         models = {key.model for key in keys}
-        if len(models) > 1 and not models <= self._prepared:
+        if len(models) > 1 and not self._models.covers(models):
             return await self._apply_by_model(operations, mode)
-        await self._prepare(models)
+        await self._models.ensure(models)
         try:
             outcomes = await self._watched(self.adapter.apply(operations, mode), keys)
         except SchemaMismatch:
@@ -288,7 +294,7 @@ class Guard:
             return await self._apply_by_model(operations, mode)
         for key, outcome in zip(keys, outcomes, strict=True):
             if isinstance(outcome.error, SchemaMismatch):
-                self._schema_differs(key.model, outcome.error)
+                self._models.differs(key.model, outcome.error)
         return outcomes
 
     async def _apply_by_model(self, operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:
@@ -298,7 +304,7 @@ class Guard:
             except Unavailable as error:  # of this part alone: others may have been applied
                 return [failed(error)] * len(part)
 
-        return await _by_model(operations, [operation.key for operation in operations], apply)
+        return await by_model(operations, [operation.key for operation in operations], apply)
 
     async def _watched(self, call: Awaitable[Sequence[T]], keys: Sequence[Key]) -> Sequence[T]:
         try:
@@ -306,31 +312,12 @@ class Guard:
         except SchemaMismatch as error:
             models = {key.model for key in keys}
             if len(models) == 1:  # of several it is not known whose fault it is: each is asked alone
-                self._schema_differs(models.pop(), error)
+                self._models.differs(models.pop(), error)
             raise
         if len(results) != len(keys):
             message = f"backend {self.name} gave {len(results)} answers for {len(keys)} keys"
             raise BackendFailed(message, backend=self.name)
         return results
-
-    async def _prepare(self, models: set[str]) -> None:
-        if models <= self._prepared:
-            return
-        for model in sorted(models - self._prepared):
-            known = self._schemas.get(model)
-            if known is None:
-                continue
-            schema, create = known
-            try:
-                await self.adapter.prepare(schema, create=create)
-            except SchemaMismatch as error:
-                self._schema_differs(model, error)
-                raise
-            self._prepared.add(model)
-
-    def _schema_differs(self, model: str, error: SchemaMismatch) -> None:
-        self._prepared.discard(model)
-        self._events.emit(SchemaDiffers(self.name, model, str(error)))
 
     async def _guarded(
         self,
@@ -402,46 +389,21 @@ class Guard:
                 self._read_lane.flush(lambda _: error)
             else:
                 self._write_lane.flush(lambda _: failed(error))
-        self._ensure_probing(direction, breaker)
+        if not self._closing:
+            self._probers[direction].start()
         self._events.emit(
             BreakerChanged(
                 self.name, direction, transition.before.value, transition.after.value, transition.reason
             )
         )
 
-    def _ensure_probing(self, direction: str, breaker: Breaker) -> None:
-        probe = self._probes.get(direction)
-        if breaker.wants_probe and not self._closing and (probe is None or probe.done()):
-            probing = self._probe_until_closed(direction, breaker)
-            self._probes[direction] = asyncio.get_running_loop().create_task(probing)
-
-    async def _probe_until_closed(self, direction: str, breaker: Breaker) -> None:
-        while breaker.wants_probe:
-            await asyncio.sleep(breaker.retry_in)
-            permit = breaker.permit()
-            if permit is None:
-                # Forced meanwhile, or a jitter of the clock: look again, and do not spin.
-                await asyncio.sleep(breaker.retry_in or breaker.policy.open_for)
-                continue
-            await self._probe_once(direction, breaker, permit)
-
-    async def _probe_once(self, direction: str, breaker: Breaker, permit: int) -> None:
+    async def _probe(self, direction: str) -> None:
         try:
             await self._open_adapter()
             async with asyncio.timeout(self.policy.timeout):
                 await self._contained(self.adapter.ping() if direction == "reads" else self.adapter.probe())
-        except asyncio.CancelledError:
-            breaker.probe_dropped(permit)
-            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told as one of our tree
-            unavailable = self._as_unavailable(error)
-            if unavailable.alive:
-                # Tables are made at a model's next use, which an open breaker would keep away for ever.
-                breaker.probe_succeeded(permit)
-            else:
-                breaker.probe_failed(permit, str(unavailable))
-        else:
-            breaker.probe_succeeded(permit)
+            raise self._as_unavailable(error) from None
 
     async def _open_adapter(self) -> None:
         async with self._opening:
@@ -497,35 +459,6 @@ def _failure(error: Unavailable) -> Failure:
     if isinstance(error, BackendRefused):
         return Failure.REFUSED
     return Failure.TIMEOUT if isinstance(error, BackendTimeout) else Failure.ERROR
-
-
-async def _by_model(
-    items: Sequence[T], keys: Sequence[Key], call: Callable[[Sequence[T]], Awaitable[Sequence[R]]]
-) -> Sequence[R]:
-    """Make a call for each model: one whose table does not fit must not fail the others."""
-    results: dict[int, R] = {}
-    for model in sorted({key.model for key in keys}):
-        chosen = [index for index, key in enumerate(keys) if key.model == model]
-        results.update(zip(chosen, await call([items[index] for index in chosen]), strict=True))
-    return [results[index] for index in range(len(items))]
-
-
-def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-def _batches(operations: Sequence[Operation], limits: Capabilities) -> Iterator[Sequence[Operation]]:
-    batch: list[Operation] = []
-    room = limits.batch_bytes
-    for operation in operations:
-        size = len(operation.payload or b"")
-        if batch and (len(batch) == limits.write_batch or size > room):
-            yield batch
-            batch, room = [], limits.batch_bytes
-        batch.append(operation)
-        room -= size
-    if batch:
-        yield batch
 
 
 def _done(result: T) -> asyncio.Future[T]:

@@ -459,7 +459,8 @@ async def test_a_cancellation_that_leaks_out_of_a_driver_ends_no_probing(stage: 
 
 async def test_a_breaker_that_opens_as_its_probe_ends_is_probed_again(stage: Stage) -> None:
     stage.guard.writes.trip("for the test")
-    (probe,) = stage.guard._probes.values()
+    probe = stage.guard._probers["writes"].task
+    assert probe is not None
     while not probe.done():  # noqa: ASYNC110 - it has to be seen in the turn in which it ends
         await asyncio.sleep(0)
     stage.guard.writes.trip("again, before the loop's next turn")

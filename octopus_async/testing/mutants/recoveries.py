@@ -30,12 +30,12 @@ def permit_never_freed() -> None:
 
 def ping_taken_for_write_health() -> None:
     """A server that answers pings is taken to accept writes."""
-    original = Guard._probe_once
+    original = Guard._probe
 
-    async def probe_once(self: Guard, _: str, breaker: Breaker, permit: int) -> None:
-        await original(self, "reads", breaker, permit)
+    async def probe(self: Guard, _: str) -> None:
+        await original(self, "reads")
 
-    Guard._probe_once = probe_once
+    Guard._probe = probe
 
 
 def dead_letter_blocks() -> None:
