@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def service(write: str, journal: Path, *options: str) -> AsyncIterator[tuple[str, int]]:
+async def service(write: str, journal: Path, *options: str) -> AsyncGenerator[tuple[str, int]]:
     """The example under uvicorn, as a process of its own: its URL and its process id."""
     port = free_port()
     environment = {

@@ -9,7 +9,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -158,7 +158,7 @@ async def host(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator
 
 
 @asynccontextmanager
-async def outage(host: Host) -> AsyncIterator[None]:
+async def outage(host: Host) -> AsyncGenerator[None]:
     await host.outage.strike()
     try:
         yield
@@ -255,7 +255,7 @@ async def test_of_two_processes_that_create_the_same_id_offline_one_wins_and_one
     for process in both:
         await process.until(lambda process=process: len(process.all("settled")) == len(ids))  # type: ignore[misc]
 
-    told = [dict(process.all("settled")) for process in both]
+    told: list[dict[str, str | None]] = [dict(process.all("settled")) for process in both]
     for id_ in ids:
         assert {told[0][id_], told[1][id_]} == {None, "DuplicateRecord"}
     assert {
