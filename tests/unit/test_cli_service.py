@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from octopus_async.cli.app import app
+from octopus_async.errors import DuplicateRecord
 from octopus_async.guard import State
 from octopus_async.manager import DaoManager
 from octopus_async.model import KeyedModel, Model
@@ -175,6 +177,21 @@ class TestJournal:
         status, dropped = service.told("journal", "dead", "drop", "journal", "--all", "--yes")
         assert (status, len(dropped["dropped"])) == (0, 1)
         assert service.told("journal", "dead", "list", "journal") == (0, {"dead_letters": []})
+
+    async def test_dead_letters_of_a_service_that_runs_are_its_own(self, service: Service) -> None:
+        async with service.running(primary=True) as octopus:
+            members, writes = octopus.dao(Member), octopus.backends["sqlite"].writes
+            await members.create(Member(id="a", name="first"))
+            writes.force(State.FORCED_OPEN)
+            receipt = await members.create(Member(id="a", name="second"))
+            writes.release()
+            with pytest.raises(DuplicateRecord):
+                await asyncio.wait_for(receipt.settled(), 10)
+            (letter,) = service.told("journal", "dead", "list", "journal")[1]["dead_letters"]
+            for command in (["retry"], ["drop", "--yes"]):
+                done = service.octopus("journal", "dead", *command, "journal", str(letter["sequence"]))
+                assert (done.returncode, "a process that runs holds" in done.stderr) == (1, True)
+            assert len(octopus.journal.dead_letters() if octopus.journal else ()) == 1
 
 
 class TestReplay:
