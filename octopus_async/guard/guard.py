@@ -292,9 +292,7 @@ class Guard:
             if len(models) == 1:
                 raise
             return await self._apply_by_model(operations, mode)
-        for key, outcome in zip(keys, outcomes, strict=True):
-            if isinstance(outcome.error, SchemaMismatch):
-                self._models.differs(key.model, outcome.error)
+        self._models.judge(keys, outcomes)
         return outcomes
 
     async def _apply_by_model(self, operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:

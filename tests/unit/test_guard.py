@@ -449,6 +449,17 @@ async def test_a_probe_that_raises_anything_is_made_again(stage: Stage) -> None:
     assert SECRET not in repr(stage.told)
 
 
+async def test_a_table_that_does_not_fit_is_told_once_until_its_problem_changes(stage: Stage) -> None:
+    async def write(problem: str | None) -> None:
+        stage.store.errors = {} if problem is None else {"apply": SchemaMismatch(problem)}
+        await stage.submit(stage.create())
+
+    for problem in ("no title", "no title", "no author", "no author", None, "no author"):
+        await write(problem)
+    told = [told.problem for told in stage.told if isinstance(told, SchemaDiffers)]
+    assert told == ["no title", "no author", "no author"]
+
+
 async def test_a_cancellation_that_leaks_out_of_a_driver_ends_no_probing(stage: Stage) -> None:
     stage.store.errors = {"probe": asyncio.CancelledError()}
     stage.guard.writes.trip("for the test")
