@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+from octopus_async.guard.policy import BreakerPolicy
+
 _SLICES = 20
 
 
@@ -36,39 +38,6 @@ class Failure(Enum):
     REFUSED = "connection refused"
     TIMEOUT = "no answer in time"
     ERROR = "error"
-
-
-@dataclass(frozen=True, slots=True)
-class BreakerPolicy:
-    """When a breaker opens, and how it closes again. Times are seconds.
-
-    Attributes:
-        failures_in_a_row: timeouts or errors, one after the other, that open it.
-        window: how far back the rate of bad calls looks, to a twentieth of it.
-        minimum_calls: how many calls the window has to hold before the rate counts.
-        bad_rate: the share of failed or slow calls that opens it.
-        slow_after: a call that takes longer counts as bad; None for never.
-        open_for: how long it stays open the first time.
-        backoff: by how much longer each further time in a row.
-        open_at_most: the longest it stays open without a probe.
-        jitter: the share of that time that is random, so that processes do not probe as one.
-        permits: how many probes may be under way in half-open.
-        permit_for: after which time a permit that was not given back counts as free.
-        successes: how many probes have to succeed.
-    """
-
-    failures_in_a_row: int = 3
-    window: float = 10.0
-    minimum_calls: int = 20
-    bad_rate: float = 0.5
-    slow_after: float | None = None
-    open_for: float = 0.2
-    backoff: float = 2.0
-    open_at_most: float = 3.0
-    jitter: float = 0.2
-    permits: int = 1
-    permit_for: float = 5.0
-    successes: int = 1
 
 
 @dataclass(frozen=True, slots=True)

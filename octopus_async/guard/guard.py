@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar, cast
 
 from octopus_async.backend import Adapter, Answer, CacheAdapter, Capabilities, ScanAdapter
@@ -25,8 +25,9 @@ from octopus_async.errors import (
     Unavailable,
 )
 from octopus_async.events import BreakerChanged, Events
-from octopus_async.guard.breaker import Breaker, BreakerPolicy, BreakerStatistics, Failure, Transition
+from octopus_async.guard.breaker import Breaker, BreakerStatistics, Failure, Transition
 from octopus_async.guard.lane import Lane, LaneLimits
+from octopus_async.guard.policy import BreakerPolicy, GuardPolicy
 from octopus_async.guard.preparation import Preparation
 from octopus_async.guard.prober import Prober
 from octopus_async.guard.split import batches, by_model, parts
@@ -37,23 +38,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 _log = logging.getLogger("octopus_async")
 _FILL_QUEUE = 1000  # fills are a favour: beyond this they are dropped
-
-
-@dataclass(frozen=True, slots=True)
-class GuardPolicy:
-    """How a backend is guarded. Times are seconds.
-
-    Attributes:
-        timeout: the longest that one physical call may take.
-        open_timeout: the longest that opening or closing the adapter may take.
-        reads: the breaker's policy for reads.
-        writes: the breaker's policy for writes.
-    """
-
-    timeout: float = 1.0
-    open_timeout: float = 5.0
-    reads: BreakerPolicy = field(default_factory=BreakerPolicy)
-    writes: BreakerPolicy = field(default_factory=BreakerPolicy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -465,4 +449,4 @@ def _done(result: T) -> asyncio.Future[T]:
     return future
 
 
-__all__ = ["Guard", "GuardPolicy", "GuardStatistics"]
+__all__ = ["Guard", "GuardStatistics"]
