@@ -36,7 +36,7 @@ MUTANTS: dict[str, Mutant] = {
         Mutant(
             "cached-tombstone-forgotten",
             caches.cached_tombstone_forgotten,
-            (f"{_UNIT}/test_memory.py", f"{_UNIT}/test_cachevalue.py", SIMULATION),
+            ("tests/simulation/test_regressions.py", SIMULATION),
         ),
         Mutant("rejections-counted-as-failures", writes.rejections_counted_as_failures),
         Mutant("permit-never-freed", recoveries.permit_never_freed, (SIMULATION, f"{_UNIT}/test_breaker.py")),
@@ -80,7 +80,11 @@ MUTANTS: dict[str, Mutant] = {
         Mutant("overlay-not-read", caches.overlay_not_read),
         Mutant("debts-forgotten", caches.debts_forgotten),
         Mutant("nothing-where-nobody-could-look", caches.nothing_where_nobody_could_look),
-        Mutant("search-joined-after-a-write", caches.search_joined_after_a_write),
+        Mutant(
+            "search-joined-after-a-write",
+            caches.search_joined_after_a_write,
+            (f"{_UNIT}/test_reads.py", SIMULATION),
+        ),
         Mutant("caller-cancels-the-write", writes.caller_cancels_the_write),
         Mutant("deadline-not-kept-in-the-queue", writes.deadline_not_kept_in_the_queue),
         Mutant("backlog-overtaken", writes.backlog_overtaken),

@@ -180,7 +180,7 @@ def _steps(setup: Setup, random: Random) -> list[Step]:
     keys = generated + own
     cancels = random.choice((0.0, 0.1, 0.3))
     forbidden = random.choice((0.0, 0.0, 0.1))
-    pace = random.choice((0.02, 0.1, 0.25))
+    pace = random.choice((0.004, 0.02, 0.1, 0.25))
     steps: list[Step] = []
     for process in range(setup.processes):
         for client in range(random.choice((1, 2, 3) if setup.processes == 1 else (1, 2))):

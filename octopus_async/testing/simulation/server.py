@@ -152,7 +152,7 @@ class Server:
     def _latency(self) -> float:
         # Mostly quick, now and then late, so that requests overtake each other.
         random = self._random.random()
-        return 0.0002 + 0.004 * random + (4.0 * (random - 0.96) if random > 0.96 else 0.0)
+        return 0.0002 + 0.004 * random + (random - 0.96 if random > 0.96 else 0.0)
 
     def _error(self, what: str, *, sent: bool) -> BackendFailed:
         return BackendFailed(f"{self.name} {what}", backend=self.name, sent=sent)
