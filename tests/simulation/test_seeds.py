@@ -59,7 +59,7 @@ def test_a_scenario_survives_being_written_down() -> None:
 
 def test_seeds_reach_what_they_are_meant_to_reach() -> None:
     """A simulation that is too kind proves nothing."""
-    reports = [run_seed(seed) for seed in range(60)]
+    reports = [run_seed(seed) for seed in range(120)]
     calls = [call for report in reports for call in report.history.calls]
     assert sum(call.journalled for call in calls) > 20
     assert {call.result for call in calls} >= {"ok", "open", "cancelled", "refused", "rejected", "not found"}

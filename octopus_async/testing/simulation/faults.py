@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from octopus_async.testing.simulation.loop import Process
 from octopus_async.testing.simulation.scenario import CACHE, DISK, PRIMARY, Fault
 from octopus_async.testing.simulation.server import CacheServer, Server
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from octopus_async.testing.simulation.world import Slot, World
 
 _SOON = 0.1
+_STEP = 0.0007
+_LATEST = 20
+_DELAYS = (0.0, 0.001, 0.003, 0.006, 0.02)
 
 
 def begin(world: World, fault: Fault) -> None:
@@ -81,5 +85,24 @@ def _trouble_process(world: World, slot: Slot, fault: Fault) -> None:
         slot.disk.dies_in = int(fault.amount)
         world.loop.outside(world.crash, slot, fault.seconds, process, delay=_SOON)
     else:
+        _crash_in_a_call(world, slot, fault, process, world.loop.time() + _SOON)
+
+
+def _crash_in_a_call(world: World, slot: Slot, fault: Fault, process: Process, until: float) -> None:
+    """Kill a process while it serves somebody, if that comes soon."""
+    if slot.process is not process:
+        return
+    serves = any(
+        call.process == process.name and call.responded is None for call in world.notes.calls[-_LATEST:]
+    )
+    if not serves and world.loop.time() < until:
+        world.loop.outside(_crash_in_a_call, world, slot, fault, process, until, delay=_STEP)
+    else:
+        # In one of its steps, not always the first.
+        world.loop.outside(_end_process, world, slot, fault, process, delay=world.random.choice(_DELAYS))
+
+
+def _end_process(world: World, slot: Slot, fault: Fault, process: Process) -> None:
+    if slot.process is process:
         world.crash(slot, fault.seconds)
         slot.gone = fault.kind == "die"

@@ -87,6 +87,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._now = 0.0
         self._processes: list[Process] = []
         self._abandoned = False
+        self._stillborn: list[asyncio.Task[Any]] = []
         self.steps = 0
         self.faults: list[str] = []
         self.set_exception_handler(self._note_fault)
@@ -171,10 +172,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         context: contextvars.Context | None = None,
         **options: Any,  # noqa: ANN401 - whatever later releases of asyncio pass on
     ) -> asyncio.Task[T]:
-        if self._abandoned:
-            work.close()
-            raise SimulationError("the run is over")
         task = asyncio.Task(work, loop=self, context=context, **options)
+        if self._abandoned:
+            self._stillborn.append(task)
+            return task
         process = _current.get() if context is None else context.get(_current)
         if process is not None:
             process.tasks.append(task)
@@ -200,18 +201,24 @@ class VirtualLoop(asyncio.BaseEventLoop):
         try:
             for process in self._processes:
                 process.dead = True
-                for task in process.tasks:
-                    if not task.done():
-                        task._log_destroy_pending = False  # type: ignore[attr-defined]
-                        _close(task)
-                process.tasks.clear()
+                self._clear(process.tasks)
                 process.held.clear()
+            while self._stillborn:
+                left, self._stillborn = self._stillborn, []
+                self._clear(left)
         finally:
             sys.unraisablehook = hook
             asyncio._set_running_loop(None)
         self._ready.clear()  # type: ignore[attr-defined]
         self._scheduled.clear()  # type: ignore[attr-defined]
         self.close()
+
+    def _clear(self, tasks: list[asyncio.Task[Any]]) -> None:
+        for task in tasks:
+            if not task.done():
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                _close(task)
+        tasks.clear()
 
 
 def _close(task: asyncio.Task[Any]) -> None:

@@ -88,7 +88,7 @@ class World:
         self.setup: Setup = scenario.setup
         seed = self.setup.seed
         self.loop = VirtualLoop(Random(f"order {seed}"), shuffle=self.setup.shuffle)
-        self._random = Random(f"world {seed}")
+        self.random = Random(f"world {seed}")
         self.notes = Notes()
         self.final = Final()
         self.pauses: list[tuple[str, float, float]] = []
