@@ -22,6 +22,7 @@ from octopus_async.url import BackendURL
 
 E = TypeVar("E", bound=Enum)
 _DAY = 24 * 3600.0
+_OF_CACHES = GuardPolicy(timeout=0.5)
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -75,7 +76,8 @@ class Settings:
         close_timeout: how long closing waits for what is under way.
         create_tables: whether tables that do not exist are created at a model's first use.
         strict: whether opening fails when a backend cannot be reached.
-        guard: how backends are guarded.
+        guard: how backends are guarded; None for the defaults, with which a call of a cache may
+            take half as long as one of a database: it is asked before the database.
         guards: how single backends are guarded, by their names.
         retention: for how long tombstones are kept, and entries of the journal replayed.
         adopt_every: how often the journal's folder is searched for those of dead processes.
@@ -93,11 +95,16 @@ class Settings:
     close_timeout: float = 5.0
     create_tables: bool = False
     strict: bool = False
-    guard: GuardPolicy = field(default_factory=GuardPolicy)
+    guard: GuardPolicy | None = None
     guards: Mapping[str, GuardPolicy] = field(default_factory=dict)
     retention: float = 30 * _DAY
     adopt_every: float = 5.0
     wall: Callable[[], float] = time.time
+
+    def guard_of(self, adapter: Adapter) -> GuardPolicy:
+        """How that backend is guarded."""
+        default = GuardPolicy() if adapter.capabilities.durable else _OF_CACHES
+        return self.guards.get(adapter.name) or self.guard or default
 
     def __post_init__(self) -> None:
         if not self.write:

@@ -43,6 +43,7 @@ _log = logging.getLogger("octopus_async")
 
 class _State(Enum):
     NEW = "not open yet"
+    OPENING = "not open yet, but being opened"
     OPEN = "open"
     CLOSING = "closing"
     CLOSED = "closed"
@@ -171,6 +172,7 @@ class DaoManager:
         if self._state is not _State.NEW:
             msg = f"this manager is {self._state.value}; make a new one"
             raise ManagerClosed(msg)
+        self._state = _State.OPENING
         async with AsyncExitStack() as stack:
             stack.callback(setattr, self, "_state", _State.CLOSED)
             await self._open_journal(stack)
@@ -210,9 +212,9 @@ class DaoManager:
     def dao(self, kind: type[D]) -> D: ...
     @overload
     def dao(self, kind: type[M]) -> Dao[M]: ...
-    def dao(self, kind: type[Any]) -> Dao[Any]:
+    def dao(self, kind: Any) -> Dao[Any]:
         """The Dao of a model class, or of a Dao subclass. Raises `ConfigurationError`."""
-        known = self._daos.get(kind)
+        known = self._daos.get(kind) if isinstance(kind, type) else None
         if known is None:
             known = self._daos[kind] = self._make_dao(kind)
         return known
@@ -223,7 +225,9 @@ class DaoManager:
         Raises:
             SchemaMismatch: a table exists and does not fit.
             Unavailable: a backend cannot be reached.
+            ManagerClosed: the manager is not open.
         """
+        self.check_open()
         for model in models:
             self.dao(model)
         for name in [_model_name(model) for model in models] or list(self._mappers):
@@ -249,7 +253,16 @@ class DaoManager:
         )
 
     def resume_replay(self, *names: str) -> None:
-        """Let the replay of these backends (or all) go on after it paused, or look again at once."""
+        """Let the replay of these backends (or all) go on after it paused, or look again at once.
+
+        Raises:
+            ConfigurationError: nothing is replayed into a backend of such a name.
+        """
+        unknown = sorted(set(names) - set(self._replayers))
+        if unknown:
+            known = ", ".join(self._replayers) or "none, as there is no journal or it is not open"
+            msg = f"nothing is replayed into {unknown[0]!r}; backends with a replay are: {known}"
+            raise ConfigurationError(msg)
         for name in names or self._replayers:
             self._replayers[name].resume()
 
@@ -272,8 +285,7 @@ class DaoManager:
             if adapter.name in guards:
                 msg = f"two backends are called {adapter.name!r}: name one by ?name=... in its URL"
                 raise ConfigurationError(msg)
-            policy = settings.guards.get(adapter.name, settings.guard)
-            guards[adapter.name] = Guard(adapter, self.events, policy)
+            guards[adapter.name] = Guard(adapter, self.events, settings.guard_of(adapter))
         unknown = sorted(set(settings.guards) - set(guards))
         if unknown:
             msg = f"guards names {unknown[0]!r}, but the backends are {', '.join(guards)}"
@@ -290,13 +302,7 @@ class DaoManager:
         if not primary.capabilities.durable:
             msg = f"the primary has to be durable, and {primary.name} is a cache: put another backend first"
             raise ConfigurationError(msg)
-        for reader in readers:
-            if not reader.capabilities.durable and reader not in caches:
-                msg = f"cache {reader.name} is read but not written: it would not hear of changes"
-                raise ConfigurationError(msg)
-            if not reader.capabilities.readable:
-                msg = f"backend {reader.name} can only be written to: leave it out of the reads"
-                raise ConfigurationError(msg)
+        _check_readers(readers, caches)
         return Plan(
             primary=primary,
             replicas=tuple(guard for guard in written[1:] if guard.capabilities.durable),
@@ -470,7 +476,7 @@ class DaoManager:
 
     def _forked(self) -> None:
         """In a forked child: this manager is the parent's. Its descriptors go, its locks stay."""
-        if self._state in (_State.OPEN, _State.CLOSING):
+        if self._state not in (_State.NEW, _State.CLOSED):
             self._state = _State.FORKED
             if self.journal is not None:
                 self.journal.forget_process()
@@ -493,6 +499,20 @@ class _Gateway:
 
     def wall(self) -> float:
         return self._manager.settings.wall()
+
+
+def _check_readers(readers: Sequence[Guard], caches: Sequence[Guard]) -> None:
+    for reader in readers:
+        if not reader.capabilities.durable and reader not in caches:
+            msg = f"cache {reader.name} is read but not written: it would not hear of changes"
+            raise ConfigurationError(msg)
+        if not reader.capabilities.readable:
+            msg = f"backend {reader.name} can only be written to: leave it out of the reads"
+            raise ConfigurationError(msg)
+    if not any(reader.capabilities.durable for reader in readers):
+        names = ", ".join(reader.name for reader in readers)
+        msg = f"reads ask {names} alone, which may forget and cannot say that a record does not exist"
+        raise ConfigurationError(msg)
 
 
 def _is_subclass(thing: object, base: type) -> bool:

@@ -230,7 +230,12 @@ class Guard:
         if not isinstance(self.adapter, ScanAdapter) or not self.capabilities.scan:
             msg = f"backend {self.name} cannot list its records"
             raise OperationNotSupported(msg)
-        return self.adapter.scan(model, after=after, batch=batch)
+        return self._scan(self.adapter, model, after, batch)
+
+    async def _scan(self, adapter: ScanAdapter, model: str, after: str, batch: int) -> AsyncIterator[Record]:
+        await self._guarded(self.reads, "reads", lambda: self._models.ensure({model}))
+        async for record in adapter.scan(model, after=after, batch=batch):
+            yield record
 
     # -- physical calls --------------------------------------------------------------------------
 

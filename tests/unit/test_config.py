@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from octopus_async.adapters.memory import MemoryAdapter
 from octopus_async.config import Routing, Settings, adapter_for, settings_from_toml
 from octopus_async.errors import ConfigurationError
+from octopus_async.guard import GuardPolicy
 from octopus_async.strategies.plan import Acknowledge, Order
 from octopus_async.strategies.read import Cascade, Hedge, Race
 
@@ -344,3 +345,12 @@ def test_a_name_is_made_of_letters_digits_and_three_signs(name: str) -> None:
     message = refusal(lambda: adapter_for(f"memory://?name={quote(name)}"))
     rule = "has 1 to 64 letters, digits, dots, dashes or underscores"
     assert message == f"memory://: option 'name' {rule}, not {name[:40]!r}"
+
+
+def test_a_cache_is_given_up_sooner_than_a_database_unless_told_otherwise() -> None:
+    database, cache = MemoryAdapter(durable=True, name="database"), MemoryAdapter(name="cache")
+    default = Settings([database, cache])
+    assert default.guard_of(cache).timeout < default.guard_of(database).timeout
+    chosen, single = GuardPolicy(timeout=3), GuardPolicy(timeout=4)
+    told = Settings([database, cache], guard=chosen, guards={"cache": single})
+    assert (told.guard_of(database), told.guard_of(cache)) == (chosen, single)

@@ -812,3 +812,22 @@ async def test_a_fill_that_fails_disturbs_nobody_and_is_counted(cache: Stage) ->
 
 def _invalidation(stage: Stage, key: Key) -> Operation:
     return Operation(Kind.INVALIDATE, key, stage.author.clock.next(), "")
+
+
+async def test_a_scan_teaches_the_adapter_its_model_first() -> None:
+    adapter = MemoryAdapter(durable=True)
+    schema = Schema("Book", "book", "id", Type.TEXT, ())
+    prepared: list[str] = []
+    prepare = adapter.prepare
+
+    async def note(schema: Schema, *, create: bool) -> None:
+        prepared.append(schema.model)
+        await prepare(schema, create=create)
+
+    adapter.prepare = note  # type: ignore[method-assign]
+    guard = Guard(adapter)
+    await guard.open()
+    guard.learn(schema, create=True)
+    assert [record async for record in guard.scan("Book")] == []
+    assert prepared == ["Book"]
+    await guard.close()
