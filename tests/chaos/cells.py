@@ -1,0 +1,283 @@
+"""The cells of the chaos matrix: each fault in each state of the library; and how one is run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from octopus_async import Dao, DaoManager, Receipt
+from octopus_async.cli.drill.judge import compare
+from octopus_async.cli.drill.ledger import Fate, Ledger
+from octopus_async.cli.drill.meter import Meter
+from octopus_async.cli.drill.workload import Load, Onlooker, Volume, Worker
+from octopus_async.cli.service import owed
+from octopus_async.events import Event, ReplayStarted
+from octopus_async.guard import State
+from tests.chaos.pulse import Pulse
+from tests.chaos.rig import Fault, Room
+
+DEADLINE = 2.0
+_SEED = 11
+_WORKERS = 6
+_PATIENCE = 20.0
+
+
+class When(Enum):
+    """What the library is doing as the fault strikes."""
+
+    IDLE = "idle"
+    LOADED = "loaded"
+    REPLAYING = "replaying"
+
+
+class Cell(NamedTuple):
+    """One fault at one time."""
+
+    fault: str
+    when: When
+
+    def __str__(self) -> str:
+        return f"{self.fault}, {self.when.value}"
+
+    @property
+    def blind(self) -> bool:
+        """Whether a read may be refused: nobody that could know can be asked."""
+        harmless = self.fault == "mariadb read-only" or self.fault.startswith("memcached")
+        return self.when is not When.IDLE and not harmless
+
+
+_ENDS = ("killed", "stopped 0.5 s", "stopped 5 s", "cut", "reset", "slow", "half-closed", "swallowed", "full")
+_FAULTS = (
+    *(f"{server} {end}" for server in ("mariadb", "memcached") for end in _ENDS),
+    "mariadb read-only",
+    "column renamed",
+    "both killed",
+    "mariadb killed, memcached emptied",
+)
+CELLS = [Cell(fault, when) for fault in _FAULTS for when in When]
+SHORT = [
+    Cell("mariadb killed, memcached emptied", When.LOADED),
+    Cell("mariadb swallowed", When.LOADED),
+    Cell("memcached reset", When.LOADED),
+    Cell("mariadb half-closed", When.IDLE),
+    Cell("mariadb stopped 0.5 s", When.REPLAYING),
+    Cell("column renamed", When.REPLAYING),
+]
+
+
+@dataclass
+class Measured:
+    """What was measured in a cell. Times are seconds."""
+
+    cell: Cell
+    acknowledged: int = 0
+    journalled: int = 0
+    refused_reads: int = 0
+    slowest: float = 0.0
+    late: float = 0.0
+    blocked: float = 0.0
+    closed: float = 0.0
+    drained: float = 0.0
+    forgiven: float = 0.0
+    faults: dict[str, list[str]] = field(default_factory=dict)
+
+    @staticmethod
+    def table(rows: Iterable[Measured]) -> list[str]:
+        """The rows as a table in text."""
+        head = ("cell", "writes", "journalled", "refused", "slowest", "late", "blocked", "closed", "drained")
+        form = "{:<48}{:>8}{:>11}{:>9}{:>9}{:>8}{:>9}{:>8}{:>9}"
+        return [
+            form.format(*head),
+            *(
+                form.format(
+                    str(row.cell),
+                    row.acknowledged,
+                    row.journalled,
+                    row.refused_reads,
+                    *(
+                        f"{seconds:.3f}"
+                        for seconds in (row.slowest, row.late, row.blocked, row.closed, row.drained)
+                    ),
+                )
+                for row in rows
+            ),
+        ]
+
+
+class TimedVolumes(Dao[Volume]):
+    """A Dao whose operations have a deadline, and are timed."""
+
+    pulse: Pulse
+
+    async def read(self, id: Any, *, timeout: float | None = DEADLINE) -> Volume | None:  # noqa: A002, ANN401
+        return await self.pulse.timed(super().read(id, timeout=timeout), DEADLINE)
+
+    async def create(self, model: Volume, *, timeout: float | None = DEADLINE) -> Receipt:
+        return await self.pulse.timed(super().create(model, timeout=timeout), DEADLINE)
+
+    async def update(
+        self, model: Volume, *, if_version: str | None = None, timeout: float | None = DEADLINE
+    ) -> Receipt:
+        call = super().update(model, if_version=if_version, timeout=timeout)
+        return await self.pulse.timed(call, DEADLINE)
+
+    async def delete(
+        self,
+        target: Any,  # noqa: ANN401
+        *,
+        if_version: str | None = None,
+        timeout: float | None = DEADLINE,
+    ) -> Receipt:
+        call = super().delete(target, if_version=if_version, timeout=timeout)
+        return await self.pulse.timed(call, DEADLINE)
+
+
+class Run:
+    """One cell, run."""
+
+    def __init__(self, cell: Cell, room: Room, folder: Path) -> None:
+        self.measured = Measured(cell)
+        self._cell = cell
+        self._room = room
+        self._fault: Fault = room.rig.faults()[cell.fault]
+        self._folder = folder
+        self._ledger = Ledger()
+        self._replaying = asyncio.Event()
+        self._blind = False
+
+    async def run(self) -> Measured:
+        """Do all of it, whatever comes of it."""
+        room, rig = self._room, self._room.rig
+        await room.do(rig.clear)
+        self._pulse = Pulse()
+        try:
+            async with DaoManager(
+                [rig.primary.url, rig.cache.url],
+                journal=self._folder / "journal",
+                timeout=DEADLINE,
+                listeners=[self._hear],
+            ) as manager:
+                await manager.create_tables(Volume)
+                await self._with(manager)
+        finally:
+            self._pulse.stop()
+            await room.do(self._fault.heal)
+            await room.do(rig.faults()["both killed"].heal)
+        compare(self._ledger, await room.do(lambda: rig.held(_SEED)))
+        return self._conclude()
+
+    async def _with(self, manager: DaoManager) -> None:
+        if self._cell.when is When.IDLE:
+            async with self._loaded(manager):
+                await asyncio.sleep(0.5)
+            await self._struck()
+            async with self._loaded(manager):
+                await self._recovered(manager)
+                await asyncio.sleep(0.5)
+        else:
+            async with self._loaded(manager):
+                await asyncio.sleep(0.5)
+                if self._cell.when is When.REPLAYING:
+                    await self._until_replaying()
+                self._blind = self._blind or self._cell.blind
+                await self._struck()
+                await self._recovered(manager)
+                self._blind = False
+                await asyncio.sleep(0.3)
+        await self._until(lambda: not owed(manager.statistics()))
+        self.measured.faults["dead letters"] = [
+            letter.reason
+            for letter in manager.journal.dead_letters()  # type: ignore[union-attr]
+        ]
+        await self._looked_up_again(manager)
+
+    async def _until_replaying(self) -> None:
+        mariadb = self._room.rig.mariadb
+        self._blind = True
+        await self._room.do(mariadb.kill)
+        await asyncio.sleep(1.5)
+        await self._room.do(mariadb.start)
+        async with asyncio.timeout(_PATIENCE):
+            await self._replaying.wait()
+
+    async def _struck(self) -> None:
+        fault = self._fault
+        await self._room.do(fault.strike)
+        await asyncio.sleep(fault.seconds / 2)
+        if fault.middle is not None:
+            await self._room.do(fault.middle)
+        await asyncio.sleep(fault.seconds / 2)
+        await self._room.do(fault.heal)
+
+    async def _recovered(self, manager: DaoManager) -> None:
+        clock = asyncio.get_running_loop().time
+        healed = clock()
+        await self._until(lambda: all_closed(manager))
+        self.measured.closed = clock() - healed
+        await self._until(lambda: all_closed(manager) and not owed(manager.statistics()))
+        self.measured.drained = clock() - healed
+        self.measured.forgiven = self._pulse.forgiven(healed)
+
+    async def _looked_up_again(self, manager: DaoManager) -> None:
+        load = self._load(manager)
+        for history in self._ledger.histories:
+            await load.look_up(history)
+
+    @asynccontextmanager
+    async def _loaded(self, manager: DaoManager) -> AsyncGenerator[None]:
+        load, stop = self._load(manager), asyncio.Event()
+        first = len(self._ledger.histories) + 1
+        callers = [Worker(shelf, load) for shelf in range(first, first + _WORKERS)]
+        onlookers = [Onlooker(number, load) for number in range(_WORKERS // 2)]
+        async with asyncio.TaskGroup() as group:
+            for caller in (*callers, *onlookers):
+                group.create_task(caller.run(stop))
+            yield
+            stop.set()
+
+    def _load(self, manager: DaoManager) -> Load:
+        volumes = manager.dao(TimedVolumes)
+        volumes.pulse = self._pulse
+        meter = Meter()
+        meter.begin_phase("all", 0.0, away=False)
+        return Load(
+            volumes=volumes,
+            ledger=self._ledger,
+            meter=meter,
+            seed=_SEED,
+            think=0.005,
+            records=1000,
+            blind=lambda: self._blind,
+        )
+
+    async def _until(self, reached: Callable[[], bool]) -> None:
+        """Wait as long as patience lasts; what is measured tells if it was too long."""
+        until = asyncio.get_running_loop().time() + _PATIENCE
+        while not reached() and asyncio.get_running_loop().time() < until:  # noqa: ASYNC110 - statistics tell nobody
+            await asyncio.sleep(0.02)
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, ReplayStarted):
+            self._replaying.set()
+
+    def _conclude(self) -> Measured:
+        measured, ledger, pulse = self.measured, self._ledger, self._pulse
+        measured.acknowledged = ledger.fates[Fate.ACKNOWLEDGED]
+        measured.journalled = ledger.journalled
+        measured.refused_reads = ledger.refused_reads
+        measured.slowest, measured.late, measured.blocked = pulse.slowest, pulse.late, pulse.blocked
+        measured.faults.update({fault.name.lower(): found for fault, found in ledger.examples.items()})
+        return measured
+
+
+def all_closed(manager: DaoManager) -> bool:
+    """Whether no breaker keeps anything away."""
+    return all(
+        guard.reads.state is State.CLOSED and guard.writes.state is State.CLOSED
+        for guard in manager.backends.values()
+    )

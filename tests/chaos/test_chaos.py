@@ -1,0 +1,22 @@
+"""Real servers under load, and everything that can be done to them: nothing is lost, late, stale or stuck."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.chaos.cells import Cell, Measured, Run, When
+from tests.chaos.rig import Room
+
+
+async def test_nothing_is_lost_late_or_stuck(
+    cell: Cell, room: Room, tmp_path: Path, measured: list[Measured]
+) -> None:
+    found = await Run(cell, room, tmp_path).run()
+    measured.append(found)
+    assert {fault: examples for fault, examples in found.faults.items() if examples} == {}
+    assert found.acknowledged > 50
+    assert found.late < 0.1
+    assert found.blocked < 0.1
+    assert found.drained < 5 + found.forgiven
+    if cell.when is When.REPLAYING:
+        assert found.journalled > 0
