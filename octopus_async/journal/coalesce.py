@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from octopus_async.backend import Run
-from octopus_async.journal.item import Blob, at_of, born_of, operation_of, sequence_of, unpack_version
+from octopus_async.journal.item import Blob, at_of, born_of, operation_of, sequence_of
 from octopus_async.journal.traits import Traits
-from octopus_async.record import NO_VERSION, Kind
+from octopus_async.record import Kind
 
 
 class Pending(NamedTuple):
@@ -40,7 +40,13 @@ def coalesce(key: bytes, pending: Iterable[Pending]) -> Run:
             kind, born = following.traits.kind, born_of(*following) or born
         last = following
         merged.append(following)
-    return _run(key, kind, born, last, merged)
+    return alone(key, first) if last is first else _run(key, kind, born, last, merged)
+
+
+def alone(key: bytes, pending: Pending) -> Run:
+    """The run of a key that has one pending operation."""
+    blob, traits = pending
+    return Run(operation_of(key, blob, traits), (sequence_of(blob),), traits.provisional, at_of(blob))
 
 
 def _continues(first: Pending, kind: Kind, born: bytes, following: Pending) -> bool:
@@ -58,13 +64,11 @@ def _continues(first: Pending, kind: Kind, born: bytes, following: Pending) -> b
 
 def _run(key: bytes, kind: Kind, born: bytes, last: Pending, merged: list[Pending]) -> Run:
     first = merged[0]
-    operation = operation_of(key, *last)
-    if last is not first:
-        operation = operation._replace(
-            kind=kind,
-            born=unpack_version(born) if born else NO_VERSION,
-            if_version=operation_of(key, *first).if_version if first.traits.conditional else None,
-        )
+    operation = operation_of(key, *last)._replace(
+        kind=kind,
+        born=born.decode(),
+        if_version=operation_of(key, *first).if_version if first.traits.conditional else None,
+    )
     return Run(
         operation,
         tuple([sequence_of(pending.blob) for pending in merged]),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from octopus_async.clock import decode_version
 from octopus_async.errors import JournalError
 from octopus_async.journal.disk import Disk
 from octopus_async.journal.format import FORMAT, Dead, Done, Drop, Header, Line, Raw, Unit
-from octopus_async.journal.item import item_of_raw, load_entries, milliseconds_of, pack_version
+from octopus_async.journal.item import item_of_raw, load_entries
 from octopus_async.journal.letters import Letter, Letters
 from octopus_async.journal.overlay import Overlay
 from octopus_async.journal.root import unknown_format
@@ -55,7 +56,10 @@ class Contents:
     @property
     def newest(self) -> int:
         """The latest moment in a version, milliseconds since 1970; 0 for none."""
-        return milliseconds_of(pack_version(self._newest)) if self._newest else 0
+        try:
+            return decode_version(self._newest.decode())[0]
+        except ValueError:
+            return 0
 
     @property
     def durable(self) -> int:

@@ -1,8 +1,7 @@
 """The form in which a pending operation is kept in memory: one byte string, and traits that many share. Pure.
 
-The byte string, a blob, is the sequence number, the time of journalling, the version, ``born``
+The byte string, a blob, is the sequence number, the second of journalling, the version, ``born``
 where it is neither unknown nor the version itself, ``if_version`` with its length, and the payload.
-A version is packed into its 16 bytes, which compare as its text does.
 """
 
 from __future__ import annotations
@@ -27,19 +26,12 @@ from octopus_async.record import NO_VERSION, Operation
 
 Blob: TypeAlias = bytes
 
-_DIGITS = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_TO_PYTHON = bytes(
-    b"0123456789abcdefghijklmnopqrstuv"[_DIGITS.index(code)] if code in _DIGITS else ord("!")
-    for code in range(256)
-)
-_PAIRS = [chr(high) + chr(low) for high in _DIGITS for low in _DIGITS]
-_LENGTH, _PACKED = 26, 16
-_SHIFTS = range(120, -1, -10)
-
-_HEAD = struct.Struct(">Qd")
+_VERSION = 26
+_HEAD = struct.Struct(">QI")
 _TAIL = _HEAD.size
-_BORN = _TAIL + _PACKED
+_BORN = _TAIL + _VERSION
 _SIZE = struct.Struct(">I")
+_LATEST = (1 << 32) - 1
 
 
 class Item(NamedTuple):
@@ -48,13 +40,13 @@ class Item(NamedTuple):
     Attributes:
         key: see `format.key_bytes`.
         shared: the index of its traits.
-        at: when it was journalled, seconds since 1970.
+        at: when it was journalled, whole seconds since 1970.
         tail: what follows number and time in its blob.
     """
 
     key: bytes
     shared: int
-    at: float
+    at: int
     tail: bytes
 
 
@@ -75,10 +67,11 @@ def item_of(
     if index is None:
         traits = (kind, names, provisional, unit, own, known, condition is not None, payload is None)
         index = _indexes[form] = index_of(traits)
-    tail = pack_version(version.encode())
-    if known:
-        tail += pack_version(born.encode())
-    return Item(key_bytes(key), index, at, _tail(tail, condition, payload))
+    for text in (version, born) if known else (version,):
+        if len(text) != _VERSION or not text.isalnum() or not text.isascii():
+            raise JournalError(f"not a version: {text[:40]!r}")
+    tail = (version + born if known else version).encode()
+    return Item(key_bytes(key), index, _second(at), _tail(tail, condition, payload))
 
 
 _raw_indexes: dict[tuple[object, ...], int] = {}
@@ -88,26 +81,15 @@ _raw_indexes: dict[tuple[object, ...], int] = {}
 def item_of_raw(raw: Raw, *, unit: bool = False) -> Item:
     """Prepare what was read from a line. Raises ValueError or JournalError for what no writer writes."""
     own = raw.born == raw.version
-    known = raw.born is not None and not own
-    form = (
-        raw.op,
-        raw.targets,
-        raw.provisional,
-        raw.born is None,
-        own,
-        raw.if_version is None,
-        raw.fields is None,
-    )
-    index = _raw_indexes.get((*form, unit))
+    conditional, empty = raw.if_version is not None, raw.fields is None
+    form = (raw.op, raw.targets, raw.provisional, raw.born is None, own, conditional, empty, unit)
+    index = _raw_indexes.get(form)
     if index is None:
-        index = _raw_indexes[(*form, unit)] = _index_of_raw(raw, unit=unit)
-    tail = pack_version(raw.version)
-    if raw.born is not None and known:
-        tail += pack_version(raw.born)
+        index = _raw_indexes[form] = _index_of_raw(raw, unit=unit)
+    tail = raw.version if raw.born is None or own else raw.version + raw.born
     condition = None if raw.if_version is None else plain(raw.if_version).decode()
-    return Item(
-        plain(raw.model) + b"\0" + plain(raw.id), index, float(raw.at), _tail(tail, condition, raw.fields)
-    )
+    key = plain(raw.model) + b"\0" + plain(raw.id)
+    return Item(key, index, _second(float(raw.at)), _tail(tail, condition, raw.fields))
 
 
 def load_entries(
@@ -135,26 +117,17 @@ def load_entries(
             found.groups()
         )
         own = born == version
-        index = _raw_indexes.get(
-            (op, targets, provisional, born is None, own, condition is None, fields is None, False)
-        )
-        if (
-            not index
-            or int(number) != sequence
-            or condition is not None
-            or b"\\" in model
-            or b"\\" in identity
-        ):
+        index = _raw_indexes.get((op, targets, provisional, born is None, own, False, fields is None, False))
+        simple = condition is None and b"\\" not in model and b"\\" not in identity
+        if not index or not simple or int(number) != sequence:
             break
-        tail = int(version.translate(_TO_PYTHON), 32).to_bytes(_PACKED, "big")
-        if born is not None and not own:
-            tail += pack_version(born)
-        put(
-            sequence,
-            b"%s\0%s" % (model, identity),
-            index,
-            b"%s%s%s" % (_HEAD.pack(sequence, float(at)), tail, fields or b""),
+        blob = b"%s%s%s%s" % (
+            _HEAD.pack(sequence, _second(float(at))),
+            version,
+            b"" if born is None or own else born,
+            fields or b"",
         )
+        put(sequence, b"%s\0%s" % (model, identity), index, blob)
         sequence += 1
         count += 1
         newest = max(newest, version)
@@ -178,20 +151,8 @@ def _tail(versions: bytes, condition: str | None, payload: bytes | None) -> byte
     return versions if payload is None else versions + payload
 
 
-def pack_version(version: bytes) -> bytes:
-    """A version's 128 bits. Raises JournalError for what is none."""
-    try:
-        if len(version) == _LENGTH:
-            return int(version.translate(_TO_PYTHON), 32).to_bytes(_PACKED, "big")
-    except (ValueError, OverflowError):
-        pass
-    raise JournalError(f"not a version: {version[:40]!r}")
-
-
-def unpack_version(packed: bytes) -> str:
-    """The text of a packed version."""
-    number = int.from_bytes(packed, "big")
-    return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
+def _second(at: float) -> int:
+    return min(max(int(at), 0), _LATEST)
 
 
 def blob_of(sequence: int, item: Item) -> Blob:
@@ -204,26 +165,26 @@ def sequence_of(blob: Blob) -> int:
     return int.from_bytes(blob[:8], "big")
 
 
-def at_of(blob: Blob) -> float:
-    """When the blob's operation was journalled, seconds since 1970."""
-    return float(_HEAD.unpack_from(blob)[1])
+def at_of(blob: Blob) -> int:
+    """When the blob's operation was journalled, whole seconds since 1970."""
+    return int.from_bytes(blob[8:_TAIL], "big")
 
 
 def version_of(blob: Blob) -> bytes:
-    """The version of the blob's operation, packed."""
+    """The version of the blob's operation."""
     return blob[_TAIL:_BORN]
 
 
 def born_of(blob: Blob, traits: Traits) -> bytes:
-    """The ``born`` of the blob's operation, packed; empty where it is not known."""
+    """The ``born`` of the blob's operation; empty where it is not known."""
     if traits.own:
         return version_of(blob)
-    return blob[_BORN : _BORN + _PACKED] if traits.born else b""
+    return blob[_BORN : _BORN + _VERSION] if traits.born else b""
 
 
 def operation_of(key: bytes, blob: Blob, traits: Traits) -> Operation:
     """The operation back, its payload decoded. Raises JournalError if that is not a JSON object."""
-    end = _BORN + _PACKED if traits.born else _BORN
+    end = _BORN + _VERSION if traits.born else _BORN
     condition = None
     if traits.conditional:
         (size,) = _SIZE.unpack_from(blob, end)
@@ -231,8 +192,8 @@ def operation_of(key: bytes, blob: Blob, traits: Traits) -> Operation:
         condition = blob[start:end].decode()
     payload = None if traits.empty else blob[end:]
     fields = None if payload is None else decode_fields(payload)
-    version = unpack_version(version_of(blob))
-    born = version if traits.own else unpack_version(born_of(blob, traits)) if traits.born else NO_VERSION
+    version = version_of(blob).decode()
+    born = version if traits.own else born_of(blob, traits).decode()
     return Operation(traits.kind, key_of(key), version, born, fields, payload, condition)
 
 
@@ -240,11 +201,6 @@ def operation_of_raw(raw: Raw) -> Operation:
     """The operation that a line holds. Raises ValueError or JournalError for what no writer writes."""
     item = item_of_raw(raw._replace(targets=b'[""]'))
     return operation_of(item.key, blob_of(0, item), TRAITS[item.shared])
-
-
-def milliseconds_of(packed: bytes) -> int:
-    """The moment in a packed version, milliseconds since 1970."""
-    return int.from_bytes(packed[:6], "big")
 
 
 def item_of_blob(key: bytes, blob: Blob, index: int) -> Item:

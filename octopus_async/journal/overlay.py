@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TypeAlias
 
 from octopus_async.backend import Run
-from octopus_async.journal.coalesce import Pending, coalesce
+from octopus_async.journal.coalesce import Pending, alone, coalesce
 from octopus_async.journal.format import Range, ranges_of
 from octopus_async.journal.item import (
     Blob,
@@ -32,7 +32,7 @@ from octopus_async.record import Operation
 Blobs: TypeAlias = "Blob | tuple[Blob, ...] | list[Blob]"
 """The pending operations of a key in the order of their versions."""
 
-_SHARDS = 64
+_SHARDS = 48
 """Dictionaries over which keys are spread: growing one of them does not stop the event loop for long."""
 
 _FEW = 8
@@ -128,19 +128,24 @@ class Overlay:
         runs: list[Run] = []
         while queue and len(runs) < limit:
             key = queue.take()
-            if not self.owes_key(target, key):
+            blobs = self._shards[hash(key) % _SHARDS].get(key)
+            last = self._last(blobs, target) if blobs is not None else None
+            if last is None:
                 continue
             passed.append(key)
             if key not in seen:
                 seen.add(key)
-                runs.append(coalesce(key, islice(self.entries(key, target), _MOST_IN_RUN)))
+                if blobs is last.blob:
+                    runs.append(alone(key, last))
+                else:
+                    runs.append(coalesce(key, islice(self.entries(key, target), _MOST_IN_RUN)))
         queue.put_back(passed)
         return runs
 
     def finish(self, target: str, key: bytes, sequences: Iterable[int]) -> list[int]:
         """``target`` owes entries of a key no longer; gives those of them that it did owe."""
         finished = [sequence for sequence in sequences if self._strike(sequence, target)]
-        if any(not self._index(sequence) for sequence in finished):
+        if finished:
             self._discard(key)
         return finished
 
@@ -269,7 +274,12 @@ class Overlay:
     def _discard(self, key: bytes) -> None:
         """Forget those blobs of a key that nobody owes any more."""
         shard = self._shards[hash(key) % _SHARDS]
-        left = [blob for blob in self._blobs(key) if self._index(sequence_of(blob))]
+        blobs = shard.get(key, b"")
+        if isinstance(blobs, bytes):
+            if not self._index(sequence_of(blobs)):
+                shard.pop(key, None)
+            return
+        left = [blob for blob in blobs if self._index(sequence_of(blob))]
         if left:
             shard[key] = left[0] if len(left) == 1 else tuple(left) if len(left) <= _FEW else left
         else:

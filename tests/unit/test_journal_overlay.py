@@ -8,7 +8,7 @@ import pytest
 
 from octopus_async.backend import Run
 from octopus_async.journal.format import key_bytes
-from octopus_async.journal.item import item_of, pack_version, unpack_version
+from octopus_async.journal.item import item_of
 from octopus_async.journal.overlay import Overlay
 from octopus_async.record import Key, Kind, Operation
 from tests.crash.journals import PRIMARY, REPLICA, clock, create, delete, key, update
@@ -324,13 +324,6 @@ def test_another_overlay_is_taken_in_with_its_order_of_versions(shelf: Shelf) ->
     assert shelf.run().sequences == (10, 5_000_000, 11)
     assert shelf.overlay.owed_by_target() == {PRIMARY: 3, REPLICA: 2}
     assert shelf.overlay.pending == 4
-
-
-def test_versions_are_packed_without_loss_and_in_their_order() -> None:
-    random_versions = sorted({clock.next() for _ in range(100)} | {"0" * 26, "7" + "Z" * 25})
-    packed = [pack_version(version.encode()) for version in random_versions]
-    assert [unpack_version(each) for each in packed] == random_versions
-    assert packed == sorted(packed)
 
 
 def test_a_random_history_ends_as_a_plain_dictionary_says() -> None:
