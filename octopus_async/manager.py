@@ -285,7 +285,8 @@ class DaoManager:
             if adapter.name in guards:
                 msg = f"two backends are called {adapter.name!r}: name one by ?name=... in its URL"
                 raise ConfigurationError(msg)
-            guards[adapter.name] = Guard(adapter, self.events, settings.guard_of(adapter))
+            policy = settings.guards.get(adapter.name, settings.guard)
+            guards[adapter.name] = Guard(adapter, self.events, policy)
         unknown = sorted(set(settings.guards) - set(guards))
         if unknown:
             msg = f"guards names {unknown[0]!r}, but the backends are {', '.join(guards)}"
