@@ -285,8 +285,7 @@ class DaoManager:
             if adapter.name in guards:
                 msg = f"two backends are called {adapter.name!r}: name one by ?name=... in its URL"
                 raise ConfigurationError(msg)
-            policy = settings.guards.get(adapter.name, settings.guard)
-            guards[adapter.name] = Guard(adapter, self.events, policy)
+            guards[adapter.name] = Guard(adapter, self.events, settings.guard_of(adapter))
         unknown = sorted(set(settings.guards) - set(guards))
         if unknown:
             msg = f"guards names {unknown[0]!r}, but the backends are {', '.join(guards)}"
