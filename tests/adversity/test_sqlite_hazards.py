@@ -19,7 +19,7 @@ import pytest
 from octopus_async.adapters._sqlite_lanes import Job, Lanes
 from octopus_async.adapters.sqlite import SQLiteAdapter
 from octopus_async.errors import BackendFailed, BackendRefused, SchemaMismatch
-from octopus_async.record import APPLIED, Mode, Operation, Record
+from octopus_async.record import APPLIED, Mode, Operation, Record, Status
 from octopus_async.testing.contract.subject import descriptors, eventually
 from tests.contract.sql import BOOK, Books, SQLiteDatabase, book, opened
 
@@ -365,6 +365,20 @@ class TestSettings:
         assert isinstance(adapter, SQLiteAdapter)
         with pytest.raises(BackendFailed, match="readonly"):
             await adapter._read(lambda raw, _: raw.execute("DELETE FROM books"))
+
+    async def test_a_batch_with_a_bad_record_is_one_transaction_all_the_same(self, books: Books) -> None:
+        adapter = books.adapter
+        assert isinstance(adapter, SQLiteAdapter)
+        assert adapter._writer is not None
+        statements: list[str] = []
+        await adapter._writer.run(lambda raw, _: raw.set_trace_callback(statements.append), Job())
+        bad = books.create(books.key(), {"title": None, "pages": 1})
+        first, refused, last = await books.apply(books.new(), bad, books.new())
+        assert first is last is APPLIED
+        assert refused.status is Status.REJECTED
+        assert [text for text in statements if text in ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")] == [
+            "BEGIN IMMEDIATE", "ROLLBACK", "BEGIN IMMEDIATE", "COMMIT",
+        ]  # fmt: skip
 
 
 class TestFilesThatFail:
