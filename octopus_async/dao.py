@@ -237,7 +237,10 @@ class Dao(Generic[M]):
         """
         return await _each(
             lambda model: self.update(
-                model, if_version=model.version if optimistic else None, timeout=timeout
+                # What was never read has no version, and must not pass for unconditional.
+                model,
+                if_version=(model.version or NO_VERSION) if optimistic else None,
+                timeout=timeout,
             ),
             models,
         )
