@@ -61,3 +61,10 @@ def mutants(session: nox.Session) -> None:
     """Plant bugs and see each found; arguments are names of mutants, and options."""
     _install(session, "test")
     session.run("python", "-m", "octopus_async.testing.mutants", *session.posargs)
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """Do everything to real servers that can be done to them; arguments go to pytest, as `-k memcached`."""
+    _install(session, "test")
+    session.run("pytest", "tests/chaos", "--matrix", *session.posargs)

@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 
 from octopus_async import Dao, DaoManager, Receipt
 from octopus_async.cli.drill.judge import compare
-from octopus_async.cli.drill.ledger import Fate, Ledger
+from octopus_async.cli.drill.ledger import Fate, Ledger, Name
 from octopus_async.cli.drill.meter import Meter
+from octopus_async.cli.drill.stage import Held
 from octopus_async.cli.drill.workload import Load, Onlooker, Volume, Worker
 from octopus_async.cli.service import owed
 from octopus_async.events import Event, ReplayStarted
 from octopus_async.guard import State
 from tests.chaos.pulse import Pulse
-from tests.chaos.rig import Fault, Room
+from tests.chaos.rig import Room
 
 DEADLINE = 2.0
 _SEED = 11
@@ -144,7 +145,6 @@ class Run:
         self.measured = Measured(cell)
         self._cell = cell
         self._room = room
-        self._fault: Fault = room.rig.faults()[cell.fault]
         self._folder = folder
         self._ledger = Ledger()
         self._replaying = asyncio.Event()
@@ -152,12 +152,12 @@ class Run:
 
     async def run(self) -> Measured:
         """Do all of it, whatever comes of it."""
-        room, rig = self._room, self._room.rig
-        await room.do(rig.clear)
+        room, fault = self._room, self._cell.fault
+        await room.do("clear")
         self._pulse = Pulse()
         try:
             async with DaoManager(
-                [rig.primary.url, rig.cache.url],
+                room.urls,
                 journal=self._folder / "journal",
                 timeout=DEADLINE,
                 listeners=[self._hear],
@@ -166,9 +166,10 @@ class Run:
                 await self._with(manager)
         finally:
             self._pulse.stop()
-            await room.do(self._fault.heal)
-            await room.do(rig.faults()["both killed"].heal)
-        compare(self._ledger, await room.do(lambda: rig.held(_SEED)))
+            await room.do("heal", fault)
+            await room.do("heal", "mariadb killed")
+        rows = await room.do("held", _SEED)
+        compare(self._ledger, [Held(Name(*name), step, intact) for name, step, intact in rows])
         return self._conclude()
 
     async def _with(self, manager: DaoManager) -> None:
@@ -197,22 +198,22 @@ class Run:
         await self._looked_up_again(manager)
 
     async def _until_replaying(self) -> None:
-        mariadb = self._room.rig.mariadb
         self._blind = True
-        await self._room.do(mariadb.kill)
+        await self._room.do("strike", "mariadb killed")
         await asyncio.sleep(1.5)
-        await self._room.do(mariadb.start)
+        await self._room.do("heal", "mariadb killed")
         async with asyncio.timeout(_PATIENCE):
             await self._replaying.wait()
 
     async def _struck(self) -> None:
-        fault = self._fault
-        await self._room.do(fault.strike)
-        await asyncio.sleep(fault.seconds / 2)
-        if fault.middle is not None:
-            await self._room.do(fault.middle)
-        await asyncio.sleep(fault.seconds / 2)
-        await self._room.do(fault.heal)
+        room, fault = self._room, self._cell.fault
+        seconds, middle = room.faults[fault]
+        await room.do("strike", fault)
+        await asyncio.sleep(seconds / 2)
+        if middle:
+            await room.do("middle", fault)
+        await asyncio.sleep(seconds / 2)
+        await room.do("heal", fault)
 
     async def _recovered(self, manager: DaoManager) -> None:
         clock = asyncio.get_running_loop().time

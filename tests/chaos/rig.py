@@ -1,16 +1,18 @@
-"""Real servers with everything that can be done to them, run by a thread of their own.
+"""Real servers with everything that can be done to them, run by a process of their own.
 
-The event loop under test is left to the library and its load: what starts and stops servers, and what
-passes bytes through proxies, must not be what blocks it.
+The process under test is left to the library and its load: what starts servers, and what passes bytes
+through proxies, must not be what blocks its event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
+import json
+import sys
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any, NamedTuple
 
 import aiomysql
@@ -43,7 +45,7 @@ class Fault(NamedTuple):
 
 
 class Rig:
-    """MariaDB and memcached, each behind a proxy; all methods belong to the thread's loop."""
+    """MariaDB and memcached, each behind a proxy."""
 
     def __init__(self, stack: AsyncExitStack) -> None:
         self._stack = stack
@@ -180,39 +182,59 @@ async def _connection(url: str) -> Any:  # noqa: ANN401 - the driver is not type
     )
 
 
+async def serve() -> None:
+    """Do what the input says, one line after the other, and answer each with a line."""
+    async with AsyncExitStack() as stack:
+        rig = Rig(stack)
+        await rig.open()
+        faults = rig.faults()
+        hello = {name: (fault.seconds, fault.middle is not None) for name, fault in faults.items()}
+        print(json.dumps([rig.primary.url, rig.cache.url, hello]), flush=True)
+        lines = asyncio.StreamReader()
+        loop = asyncio.get_running_loop()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+        while line := await lines.readline():
+            verb, *arguments = json.loads(line)
+            acts = faults[arguments[0]] if verb in Fault._fields else rig
+            answer = await getattr(acts, verb)(*([] if acts is not rig else arguments))
+            print(json.dumps(answer if verb == "held" else None), flush=True)
+
+
 class Room:
-    """The thread that has the rig, and a way to have things done there."""
+    """The process that has the rig, seen from the process under test.
+
+    Attributes:
+        urls: the primary and the cache, by way of their proxies.
+        faults: for each, how many seconds it lasts, and whether anything happens in the middle of it.
+    """
 
     def __init__(self) -> None:
-        self._ready: Future[tuple[Rig, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-        self._thread = threading.Thread(target=self._main, name="rig")
-        self._thread.start()
-        self.rig, self._loop, self._leave = self._ready.result()
+        command = (sys.executable, "-m", "tests.chaos.rig")
+        self._process = Popen(command, stdin=PIPE, stdout=PIPE, text=True, cwd=Path(__file__).parents[2])
+        primary, cache, faults = self._answer()
+        self.urls: list[str] = [primary, cache]
+        self.faults: dict[str, tuple[float, bool]] = faults
 
-    async def do(self, act: Act) -> Any:  # noqa: ANN401 - whatever it gives
-        """Do something in the thread, and wait for it here."""
-
-        async def done() -> Any:  # noqa: ANN401 - as above
-            return await act()
-
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(done(), self._loop))
+    async def do(self, *words: object) -> Any:  # noqa: ANN401 - whatever it answers
+        """Have something done, and wait for it."""
+        return await asyncio.to_thread(self._ask, words)
 
     def close(self) -> None:
-        """End servers and thread."""
-        self._loop.call_soon_threadsafe(self._leave.set)
-        self._thread.join()
+        """End servers and process."""
+        self._process.communicate(timeout=30)  # the end of its input is what it waits for
 
-    def _main(self) -> None:
-        asyncio.run(self._live())
+    def _ask(self, words: Sequence[object]) -> Any:  # noqa: ANN401 - as above
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(words) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
 
-    async def _live(self) -> None:
-        leave = asyncio.Event()
-        async with AsyncExitStack() as stack:
-            rig = Rig(stack)
-            try:
-                await rig.open()
-            except BaseException as error:
-                self._ready.set_exception(error)
-                raise
-            self._ready.set_result((rig, asyncio.get_running_loop(), leave))
-            await leave.wait()
+    def _answer(self) -> Any:  # noqa: ANN401 - as above
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, "the rig has failed, and says above why"
+        return json.loads(line)
+
+
+if __name__ == "__main__":
+    asyncio.run(serve())
