@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m octopus_async.testing.mutants", description=__doc__)
     parser.add_argument("names", nargs="*", help="which mutants; default: all")
     parser.add_argument(
-        "--seeds", type=int, default=1000, help="how many seeds the simulation may try for each"
+        "--seeds", type=int, default=2000, help="how many seeds the simulation may try for each"
     )
     parser.add_argument("--jobs", type=int, default=None, help="how many at a time; default: all processors")
     parser.add_argument("--json", action="store_true", help="print one object")
