@@ -106,12 +106,12 @@ class Connection(aiomysql.Connection):  # type: ignore[misc]  # the driver is no
         """Run statements, up to the first that fails, in as few packets as they fit.
 
         Raises:
-            ConstraintViolated: one is too long for the server; what is before it was run.
-            InvalidRecord: one is no text in UTF-8; the same.
+            ConstraintViolated: one is too long for the server; nothing was sent.
+            InvalidRecord: one is no text in UTF-8; nothing was sent.
             MySQLError: the server refused one. Whatever else the driver raises leaves it in doubt.
         """
         results: list[Result] = []
-        for packet in self._packets(statements):
+        for packet in list(self._packets(statements)):
             await self._exchange(packet, results)
         return results
 

@@ -271,8 +271,7 @@ class MySQLAdapter(SQLAdapter):
         for indices in batch.rounds:
             changes = batch.decide(indices)
             if singly:
-                for change in changes:
-                    await self._settle(connection, batch, change)
+                await self._settle(connection, batch, changes)
                 continue
             statements = sql.writes(changes)
             if indices is batch.rounds[-1]:
@@ -284,16 +283,31 @@ class MySQLAdapter(SQLAdapter):
             call.sent = True
             await connection.run(["COMMIT"])
 
-    async def _settle(self, connection: Connection, batch: Batch, change: Change) -> None:
+    async def _settle(self, connection: Connection, batch: Batch, changes: Sequence[Change]) -> None:
+        """Write changes, in ever smaller parts until those at fault stand alone."""
+        fault = await self._fault_of(connection, changes) if changes else None
+        if fault is None:
+            batch.applied(changes)
+        elif len(changes) == 1:
+            batch.refuse(changes[0], fault)
+        else:
+            half = len(changes) // 2
+            await self._settle(connection, batch, changes[:half])
+            await self._settle(connection, batch, changes[half:])
+
+    async def _fault_of(self, connection: Connection, changes: Sequence[Change]) -> RecordRejected | None:
+        """Write changes; or none of them, and say why."""
         try:
-            await connection.run(sql.writes([change]))
-        except (MySQLError, RecordRejected) as error:
-            fault = translate(error, self.name, sent=False) if isinstance(error, MySQLError) else error
+            await connection.run(["SAVEPOINT octopus", *sql.writes(changes)])
+        except RecordRejected as error:
+            return error  # before anything was sent
+        except MySQLError as error:
+            fault = translate(error, self.name, sent=False)
             if not isinstance(fault, RecordRejected):
                 raise
-            batch.refuse(change, fault)
-        else:
-            batch.applied([change])
+            await connection.run(["ROLLBACK TO SAVEPOINT octopus"])
+            return fault
+        return None
 
     async def _insistently(self, action: Callable[[], Awaitable[T]]) -> T:
         for pause in _PAUSES:

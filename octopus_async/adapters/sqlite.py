@@ -7,7 +7,6 @@ keeps every other writer out, so that nothing else has to contend for a key.
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 import sqlite3
 from collections.abc import Generator, Sequence
@@ -19,18 +18,16 @@ from octopus_async.adapters._sql.base import Query, SQLAdapter, split
 from octopus_async.adapters._sql.batch import Batch, Change, side_rows_of, writes_of
 from octopus_async.adapters._sql.dialect import SIDE, SQLITE
 from octopus_async.adapters._sql.table import Row, Table
-from octopus_async.adapters._sqlite_lanes import Function, Job, Lanes, primary_code
+from octopus_async.adapters._sqlite_errors import DRIVER_ERRORS, translate
+from octopus_async.adapters._sqlite_lanes import Function, Job, Lanes
 from octopus_async.backend import Capabilities
 from octopus_async.errors import (
     BackendFailed,
     BackendRefused,
-    BackendTimeout,
     ConfigurationError,
-    ConstraintViolated,
     InvalidRecord,
     OctopusError,
     RecordRejected,
-    SchemaMismatch,
 )
 from octopus_async.record import APPLIED, Mode, Operation, Outcome, rejected
 from octopus_async.schema import Schema
@@ -41,15 +38,6 @@ T = TypeVar("T")
 _CLOSE_SECONDS = 1.0
 _STRICT_SINCE = (3, 37)
 _STRICT = " STRICT" if sqlite3.sqlite_version_info >= _STRICT_SINCE else ""
-_DRIVER_ERRORS = (sqlite3.Error, sqlite3.Warning, OverflowError, UnicodeError)
-_RECORD_FAULTS = (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG)
-_NOTHING_WRITTEN = (
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_READONLY,
-)
-_SCHEMA_FAULT = re.compile(r"no such table|no such column|has no column named|no such view")
 _SIDE_STATES = f"SELECT id, version, born, deleted FROM {SIDE} WHERE model = ? AND id IN "
 _SIDE_WRITE = (
     f"INSERT INTO {SIDE} (model, id, version, born, deleted) VALUES (?, ?, ?, ?, ?) "
@@ -227,7 +215,7 @@ class SQLiteAdapter(SQLAdapter):
             return job.patiently(lambda: raw.execute(*query), self._busy_timeout).rowcount == 1
         except InvalidRecord:
             return False
-        except _DRIVER_ERRORS as error:
+        except DRIVER_ERRORS as error:
             if isinstance(translate(error, self.name, sent=True), RecordRejected):
                 return False
             raise
@@ -247,7 +235,7 @@ class SQLiteAdapter(SQLAdapter):
     ) -> None:
         try:
             _write(raw, changes)
-        except _DRIVER_ERRORS as error:
+        except DRIVER_ERRORS as error:
             fault = translate(error, self.name, sent=False)
             if not singly or not isinstance(fault, RecordRejected):
                 raise
@@ -273,7 +261,7 @@ class SQLiteAdapter(SQLAdapter):
         except BaseException as error:
             if raw.in_transaction:
                 raw.rollback()
-            if isinstance(error, _DRIVER_ERRORS):
+            if isinstance(error, DRIVER_ERRORS):
                 fault = translate(error, self.name, sent=False)
                 if isinstance(fault, RecordRejected):
                     raise fault from error
@@ -289,33 +277,6 @@ class SQLiteAdapter(SQLAdapter):
             raise
         except Exception as error:
             raise translate(error, self.name, sent=job.committing) from error
-
-
-def translate(error: Exception, backend: str, *, sent: bool) -> OctopusError:
-    """The error of our tree for whatever sqlite3, aiosqlite or a thread of theirs raised.
-
-    Parameters:
-        error: what was raised.
-        backend: the backend's name.
-        sent: whether a commit had begun.
-    """
-    code, text = primary_code(error), f"{backend}: {error}"
-    if code in _RECORD_FAULTS:
-        return ConstraintViolated(f"{backend} refused the record: {error}")
-    if isinstance(error, OverflowError | UnicodeError) or _is_binding(error):
-        return InvalidRecord(f"{backend} can't store the record: {error}")
-    if code == sqlite3.SQLITE_ERROR and _SCHEMA_FAULT.search(str(error)):
-        return SchemaMismatch(f"{text}; the table was changed since it was checked", backend=backend)
-    if code == sqlite3.SQLITE_CANTOPEN:
-        return BackendRefused(text, backend=backend)
-    if isinstance(error, TimeoutError):
-        return BackendTimeout(f"{backend}: connecting took too long", backend=backend, sent=sent)
-    unsent = code in _NOTHING_WRITTEN
-    return BackendFailed(f"{text} ({type(error).__name__})", backend=backend, sent=sent and not unsent)
-
-
-def _is_binding(error: Exception) -> bool:
-    return isinstance(error, sqlite3.InterfaceError | sqlite3.ProgrammingError) and "binding" in str(error)
 
 
 def _set_up_reader(raw: sqlite3.Connection, _: Job) -> None:

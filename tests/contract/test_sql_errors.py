@@ -14,7 +14,7 @@ import pymysql.err
 import pytest
 from pymysql.constants import CR, ER
 
-from octopus_async.adapters import _mysql_errors, sqlite
+from octopus_async.adapters import _mysql_errors, _sqlite_errors
 from octopus_async.adapters._mysql_pool import ConnectFailed
 from octopus_async.adapters._sqlite_lanes import GivenUp
 from octopus_async.adapters.mysql import MySQLAdapter
@@ -70,7 +70,7 @@ def sqlite_error(code: int, message: str = "what SQLite says") -> sqlite3.Error:
 
 class TestSQLite:
     def translated(self, error: Exception, *, sent: bool = True) -> OctopusError:
-        return sqlite.translate(error, "archive", sent=sent)
+        return _sqlite_errors.translate(error, "archive", sent=sent)
 
     def test_every_class_of_the_driver_has_its_place(self) -> None:
         classes = set(exceptions_of(sqlite3, aiosqlite)) | {GivenUp}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from octopus_async.adapters._mysql_pool import Connection, Result
 from octopus_async.errors import (
     ConstraintViolated,
     DuplicateRecord,
@@ -446,6 +447,30 @@ class TestRecordsThatAreRefused:
                 assert isinstance(batched.error, ConstraintViolated)
                 assert other is APPLIED
             assert await books.find(first.key) == Record(first.key, first.version, first.born, first.fields)
+
+    async def test_one_bad_record_costs_a_batch_few_exchanges(
+        self, mysql_database: MySQLDatabase, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        packets = 0
+        really = Connection._exchange
+
+        async def count(connection: Connection, packet: bytes, results: list[Result]) -> None:
+            nonlocal packets
+            packets += 1
+            await really(connection, packet, results)
+
+        async with opened(mysql_database) as books:
+            await mysql_database.run("CREATE UNIQUE INDEX unique_title ON books (title)")
+            await books.apply(books.new(title="taken"))
+            for mode in (Mode.LIVE, Mode.REPLAY):
+                batch = [books.new(title=books.key().id) for _ in range(500)]
+                batch[321] = books.new(title="taken")
+                packets = 0
+                monkeypatch.setattr(Connection, "_exchange", count)
+                outcomes = await books.apply(*batch, mode=mode)
+                assert isinstance(outcomes.pop(321).error, ConstraintViolated)
+                assert outcomes == [APPLIED] * 499
+                assert packets < 40
 
     async def test_a_refused_record_leaves_no_trace(self, database: Database) -> None:
         async with opened(database) as books:
