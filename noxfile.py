@@ -68,3 +68,10 @@ def chaos(session: nox.Session) -> None:
     """Do everything to real servers that can be done to them; arguments go to pytest, as `-k memcached`."""
     _install(session, "test")
     session.run("pytest", "tests/chaos", "--matrix", *session.posargs)
+
+
+@nox.session
+def benchmarks(session: nox.Session) -> None:
+    """Measure the library beside the drivers by hand; arguments: --quick, --json FILE."""
+    _install(session, "test")
+    session.run("python", "benchmarks/by_hand.py", *session.posargs)
