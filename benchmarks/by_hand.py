@@ -78,7 +78,9 @@ async def measure(operation: Operation, tasks: int, count: int) -> Measured:
     return Measured(perf_counter() - start, latencies)
 
 
-async def compare(name: str, ours: Operation, theirs: Operation, tasks: int, count: int, rounds: int) -> Row:
+async def compare(  # noqa: PLR0913 - two sides, and how to measure them
+    name: str, ours: Operation, theirs: Operation, tasks: int, count: int, rounds: int
+) -> Row:
     """Measure both sides in turns."""
     sides: tuple[list[Measured], list[Measured]] = ([], [])
     for _ in range(rounds):
