@@ -8,7 +8,7 @@ from octopus_async.clock import decode_version
 from octopus_async.errors import JournalError
 from octopus_async.journal.disk import Disk
 from octopus_async.journal.format import FORMAT, Dead, Done, Drop, Header, Line, Raw, Unit
-from octopus_async.journal.item import item_of_raw, load_entries
+from octopus_async.journal.item import item_of_raw, read_batch
 from octopus_async.journal.letters import Letter, Letters
 from octopus_async.journal.overlay import Overlay
 from octopus_async.journal.root import unknown_format
@@ -109,10 +109,12 @@ class Contents:
         self.damage += reader.damage
         self.lines[number] = reader.count
 
-    def _take(self, bodies: list[bytes], sequence: int) -> int:
-        count, newest = load_entries(bodies, sequence, self.overlay.put)
-        self._newest = max(self._newest, newest)
-        return count
+    def _take(self, bodies: list[bytes], place: int, sequence: int, most: int) -> int:
+        batch = read_batch(bodies, place, sequence, most)
+        if batch.keys:
+            self.overlay.add_batch(batch)
+            self._newest = max(self._newest, batch.newest)
+        return len(batch.keys)
 
     def _apply_checkpoint(self, header: Header) -> None:
         self.writer = header.writer

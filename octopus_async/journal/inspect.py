@@ -197,10 +197,17 @@ def _read(root: Root, name: str) -> Contents | None:
         except FileNotFoundError:
             continue  # the writer has let go of a file between listing and reading
         contents.overlay.sweep()
-        return contents
+        if not _missing(contents) or not _is_alive(root, name):
+            return contents
     if name in root.folders():
         raise JournalError(f"{root.path / name} changes faster than it can be read: try again")
     return None
+
+
+def _missing(contents: Contents) -> list[Damage]:
+    """What is wrong with files that are not there: while the writer lives, they may just have gone."""
+    read = {segment.number for segment in contents.segments}
+    return [found for found in contents.damage if found.segment not in read]
 
 
 def _summarize(root: Root, name: str) -> FolderSummary | None:
@@ -221,7 +228,6 @@ def _summarize(root: Root, name: str) -> FolderSummary | None:
         )
         for segment in contents.segments
     )
-    read = {segment.number for segment in contents.segments}
     return FolderSummary(
         name,
         alive,
@@ -231,7 +237,7 @@ def _summarize(root: Root, name: str) -> FolderSummary | None:
         contents.overlay.owed_by_target(),
         contents.overlay.oldest(),
         tuple(letter.opened() for letter in contents.letters),
-        tuple(found for found in damage if found.segment not in read),
+        tuple(_missing(contents)),
     )
 
 

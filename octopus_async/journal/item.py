@@ -7,7 +7,8 @@ where it is neither unknown nor the version itself, ``if_version`` with its leng
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import islice
 from typing import NamedTuple, TypeAlias
 
 from octopus_async.errors import JournalError
@@ -92,9 +93,24 @@ def item_of_raw(raw: Raw, *, unit: bool = False) -> Item:
     return Item(key, index, _second(float(raw.at)), _tail(tail, condition, raw.fields))
 
 
-def load_entries(
-    bodies: Sequence[bytes], sequence: int, put: Callable[[int, bytes, int, Blob], None]
-) -> tuple[int, bytes]:
+class Batch(NamedTuple):
+    """Operations that follow each other in number and have the same traits.
+
+    Attributes:
+        sequence: the number of the first.
+        shared: the index of their traits.
+        keys, blobs: of each.
+        newest: the greatest version.
+    """
+
+    sequence: int
+    shared: int
+    keys: list[bytes]
+    blobs: list[Blob]
+    newest: bytes
+
+
+def read_batch(bodies: Sequence[bytes], start: int, sequence: int, most: int) -> Batch:
     """Read the lines of new operations that are numbered from ``sequence`` on; stop before any other.
 
     The way of `decode` and `item_of_raw` in one loop, for the million lines of a long outage: it
@@ -102,14 +118,15 @@ def load_entries(
 
     Parameters:
         bodies: intact lines without their sums.
-        sequence: the number that the first one must have.
-        put: is given the number, the key, the index of the traits and the blob.
-
-    Returns:
-        How many lines were read, and the greatest version in them.
+        start: the first of them to read.
+        sequence: the number that it must have.
+        most: how many to read at most.
     """
-    count, newest = 0, b""
-    for body in bodies:
+    keys: list[bytes] = []
+    blobs: list[Blob] = []
+    first, shared, newest, last_at, second = sequence, 0, b"", b"", 0
+    last_form: tuple[object, ...] = ()
+    for body in islice(bodies, start, start + most):
         found = match_entry(body)
         if found is None:
             break
@@ -117,21 +134,21 @@ def load_entries(
             found.groups()
         )
         own = born == version
-        index = _raw_indexes.get((op, targets, provisional, born is None, own, False, fields is None, False))
-        simple = condition is None and b"\\" not in model and b"\\" not in identity
-        if not index or not simple or int(number) != sequence:
+        form = (op, targets, provisional, born is None, own, condition is not None, fields is None, False)
+        if form != last_form:
+            if last_form or condition is not None or not _raw_indexes.get(form):
+                break
+            last_form, shared = form, _raw_indexes[form]
+        if int(number) != sequence or b"\\" in model or b"\\" in identity:
             break
-        blob = b"%s%s%s%s" % (
-            _HEAD.pack(sequence, _second(float(at))),
-            version,
-            b"" if born is None or own else born,
-            fields or b"",
-        )
-        put(sequence, b"%s\0%s" % (model, identity), index, blob)
-        sequence += 1
-        count += 1
+        if at != last_at:
+            last_at, second = at, _second(float(at))
+        tail = version if born is None or own else version + born
+        keys.append(b"%s\0%s" % (model, identity))
+        blobs.append(_HEAD.pack(sequence, second) + tail + (fields or b""))
         newest = max(newest, version)
-    return count, newest
+        sequence += 1
+    return Batch(first, shared, keys, blobs, newest)
 
 
 def _index_of_raw(raw: Raw, *, unit: bool) -> int:

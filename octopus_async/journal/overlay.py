@@ -7,7 +7,6 @@ entry is one byte string and four bytes in an array; what entries have in common
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TypeAlias
@@ -15,7 +14,9 @@ from typing import TypeAlias
 from octopus_async.backend import Run
 from octopus_async.journal.coalesce import Pending, alone, coalesce
 from octopus_async.journal.format import Range, ranges_of
+from octopus_async.journal.hot import HotKey
 from octopus_async.journal.item import (
+    Batch,
     Blob,
     Item,
     at_of,
@@ -29,14 +30,14 @@ from octopus_async.journal.queue import KeyQueue
 from octopus_async.journal.traits import TRAITS, index_of, index_without
 from octopus_async.record import Operation
 
-Blobs: TypeAlias = "Blob | tuple[Blob, ...] | list[Blob]"
+Blobs: TypeAlias = "Blob | tuple[Blob, ...] | HotKey"
 """The pending operations of a key in the order of their versions."""
 
 _SHARDS = 48
 """Dictionaries over which keys are spread: growing one of them does not stop the event loop for long."""
 
 _FEW = 8
-"""So many blobs of a key are kept in a tuple, which the collector forgets; more in a list."""
+"""So many blobs of a key are kept in a tuple, which the garbage collector does not look into."""
 
 _PAGE = 4096
 _MOST_IN_RUN = 4096
@@ -69,27 +70,37 @@ class Overlay:
 
     def add(self, sequence: int, item: Item) -> None:
         """Take in an entry that is owed to somebody."""
-        self.put(sequence, item.key, item.shared, blob_of(sequence, item))
-
-    def put(self, sequence: int, key: bytes, index: int, blob: Blob) -> None:
-        """Take in an entry that is owed to somebody; ``index`` is that of its traits, which is not 0."""
+        key, index = item.key, item.shared
+        self._page(sequence // _PAGE)[sequence % _PAGE] = index
+        self._count(sequence // _PAGE, 1)
+        owing = self._owing.get(index) or self._owing_of(index)
         shard = self._shards[hash(key) % _SHARDS]
-        known = shard.get(key)
-        for target in self._owing.get(index) or self._owing_of(index):
+        for target in owing:
             target.owed += 1
-            if known is None:
+            if key not in shard:
                 target.queue.put(key)
-        if known is None:
-            shard[key] = blob
-        else:
-            self._queue_anew(key, known, index)
-            shard[key] = _joined(known, blob)
-        page = self._pages.get(sequence // _PAGE)
-        if page is None:
-            page = self._pages[sequence // _PAGE] = array("I", bytes(4 * _PAGE + 4))
-        page[sequence % _PAGE] = index
-        page[_PAGE] += 1
-        self.pending += 1
+        self._keep(shard, key, blob_of(sequence, item), index)
+
+    def add_batch(self, batch: Batch) -> None:
+        """Take in many entries at once."""
+        sequence, index, left = batch.sequence, batch.shared, len(batch.keys)
+        while left:
+            slot = sequence % _PAGE
+            count = min(left, _PAGE - slot)
+            self._page(sequence // _PAGE)[slot : slot + count] = array("I", [index]) * count
+            self._count(sequence // _PAGE, count)
+            sequence, left = sequence + count, left - count
+        shards, fresh = self._shards, list[bytes]()
+        for key, blob in zip(batch.keys, batch.blobs, strict=True):
+            shard = shards[hash(key) % _SHARDS]
+            if key in shard:
+                self._keep(shard, key, blob, index)
+            else:
+                shard[key] = blob
+                fresh.append(key)
+        for target in self._owing.get(index) or self._owing_of(index):
+            target.owed += len(batch.keys)
+            target.queue.put_all(fresh)
 
     def newest(self, key: bytes, target: str) -> Operation | None:
         """The operation of the greatest version that ``target`` has not applied yet."""
@@ -117,7 +128,8 @@ class Overlay:
 
     def entries(self, key: bytes, target: str) -> Iterator[Pending]:
         """What ``target`` has not applied yet of a key, in the order of versions."""
-        for blob in self._blobs(key):
+        blobs = self._shards[hash(key) % _SHARDS].get(key, ())
+        for blob in blobs.owed_by(target) if isinstance(blobs, HotKey) else _each(blobs):
             traits = TRAITS[self._index(sequence_of(blob))]
             if target in traits.targets:
                 yield Pending(blob, traits)
@@ -145,7 +157,10 @@ class Overlay:
     def finish(self, target: str, key: bytes, sequences: Iterable[int]) -> list[int]:
         """``target`` owes entries of a key no longer; gives those of them that it did owe."""
         finished = [sequence for sequence in sequences if self._strike(sequence, target)]
-        if finished:
+        blobs = self._shards[hash(key) % _SHARDS].get(key)
+        if finished and isinstance(blobs, HotKey):
+            blobs.finished(target, len(finished))
+        if finished and not (isinstance(blobs, HotKey) and len(blobs.blobs) > _FEW):
             self._discard(key)
         return finished
 
@@ -209,7 +224,9 @@ class Overlay:
         for shard in self._shards:
             for key, blobs in shard.items():
                 for blob in _each(blobs):
-                    yield key, Pending(blob, TRAITS[self._index(sequence_of(blob))])
+                    traits = TRAITS[self._index(sequence_of(blob))]
+                    if traits.targets:
+                        yield key, Pending(blob, traits)
 
     def absorb(self, other: Overlay) -> Iterator[None]:
         """Take in everything of another overlay; pauses now and then, so that others can run."""
@@ -228,6 +245,24 @@ class Overlay:
         owing = self._owing[index] = [self._target(name) for name in TRAITS[index].targets]
         return owing
 
+    def _page(self, number: int) -> array[int]:
+        page = self._pages.get(number)
+        if page is None:
+            page = self._pages[number] = array("I", bytes(4 * _PAGE + 4))
+        return page
+
+    def _count(self, number: int, count: int) -> None:
+        self._pages[number][_PAGE] += count
+        self.pending += count
+
+    def _keep(self, shard: dict[bytes, Blobs], key: bytes, blob: Blob, index: int) -> None:
+        known = shard.get(key)
+        if known is None:
+            shard[key] = blob
+        else:
+            self._queue_anew(key, known, index)
+            shard[key] = self._joined(known, blob, index)
+
     def _queue_anew(self, key: bytes, known: Blobs, index: int) -> None:
         """Queue a key that is pending already for those targets that owed nothing of it."""
         for name in TRAITS[index].targets:
@@ -238,10 +273,21 @@ class Overlay:
         page = self._pages.get(sequence // _PAGE)
         return 0 if page is None else page[sequence % _PAGE]
 
-    def _blobs(self, key: bytes) -> Iterator[Blob]:
-        return _each(self._shards[hash(key) % _SHARDS].get(key, ()))
+    def _joined(self, blobs: Blobs, blob: Blob, index: int) -> Blobs:
+        if isinstance(blobs, HotKey):
+            blobs.insert(blob, TRAITS[index].targets)
+            return blobs
+        return self._bundle(sorted([*_each(blobs), blob], key=version_of))
+
+    def _bundle(self, blobs: list[Blob]) -> Blobs:
+        if len(blobs) > _FEW:
+            return HotKey(blobs, self._index)
+        return tuple(blobs) if len(blobs) > 1 else blobs[0]
 
     def _last(self, blobs: Blobs, target: str) -> Pending | None:
+        if isinstance(blobs, HotKey):
+            last = blobs.last_owed_by(target)
+            return None if last is None else Pending(last, TRAITS[self._index(sequence_of(last))])
         for blob in (blobs,) if isinstance(blobs, bytes) else reversed(blobs):
             traits = TRAITS[self._index(sequence_of(blob))]
             if target in traits.targets:
@@ -274,30 +320,15 @@ class Overlay:
     def _discard(self, key: bytes) -> None:
         """Forget those blobs of a key that nobody owes any more."""
         shard = self._shards[hash(key) % _SHARDS]
-        blobs = shard.get(key, b"")
-        if isinstance(blobs, bytes):
-            if not self._index(sequence_of(blobs)):
-                shard.pop(key, None)
-            return
-        left = [blob for blob in blobs if self._index(sequence_of(blob))]
-        if left:
-            shard[key] = left[0] if len(left) == 1 else tuple(left) if len(left) <= _FEW else left
-        else:
+        blobs = shard.get(key, ())
+        left = [blob for blob in _each(blobs) if self._index(sequence_of(blob))]
+        if not left:
             shard.pop(key, None)
+        elif not isinstance(blobs, bytes):
+            shard[key] = self._bundle(left)
 
 
 def _each(blobs: Blobs) -> Iterator[Blob]:
+    if isinstance(blobs, HotKey):
+        return iter(blobs.blobs)
     return iter((blobs,) if isinstance(blobs, bytes) else blobs)
-
-
-def _joined(blobs: Blobs, blob: Blob) -> Blobs:
-    if isinstance(blobs, bytes):
-        blobs = (blobs,)
-    position = len(blobs)
-    if version_of(blobs[-1]) > version_of(blob):
-        position = bisect_right(blobs, version_of(blob), key=version_of)
-    if isinstance(blobs, list):
-        blobs.insert(position, blob)
-        return blobs
-    joined = [*blobs[:position], blob, *blobs[position:]]
-    return joined if len(joined) > _FEW else tuple(joined)

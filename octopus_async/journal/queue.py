@@ -28,6 +28,13 @@ class KeyQueue:
             self._chunks.append(tuple(self._back))
             self._back.clear()
 
+    def put_all(self, keys: Sequence[bytes]) -> None:
+        """Add many at the end."""
+        self._back += keys
+        whole = len(self._back) - len(self._back) % _CHUNK
+        self._chunks.extend(tuple(self._back[place : place + _CHUNK]) for place in range(0, whole, _CHUNK))
+        del self._back[:whole]
+
     def take(self) -> bytes:
         """Remove the first one; there must be one."""
         if not self._front:

@@ -119,11 +119,16 @@ class Reader:
         segment: the file; its last number and its size are set as it is read.
         expected: the number that the first line must have; None if nobody knows.
         limit: the last number that is valid in it; `ENDLESS` for the last file of a folder.
-        take: takes lines that are numbered from a number on, as many as it can; gives how many.
+        take: is given lines, the place of the first, the number it must have, and how many of them
+            are valid; takes as many as it can, and gives how many.
     """
 
     def __init__(
-        self, segment: Segment, expected: int | None, limit: int, take: Callable[[list[bytes], int], int]
+        self,
+        segment: Segment,
+        expected: int | None,
+        limit: int,
+        take: Callable[[list[bytes], int, int, int], int],
     ) -> None:
         self.count = 0
         self._take = take
@@ -155,9 +160,7 @@ class Reader:
         if self._gap is not None or self._expected is None:
             return 0
         most = max(0, self._limit + 1 - self._expected)
-        taken = self._take(
-            bodies[place : place + most] if place or most < len(bodies) else bodies, self._expected
-        )
+        taken = self._take(bodies, place, self._expected, most)
         self._expected += taken
         self._segment.last = self._expected - 1
         self.count += taken
