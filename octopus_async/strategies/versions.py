@@ -14,6 +14,7 @@ _log = logging.getLogger("octopus_async")
 _AHEAD = 20_000
 _RENEW = 10_000
 _PATIENCE = 0.5
+_SHARE = 0.25
 _GRACE = 5_000
 _SUSPICIOUS = 60.0
 
@@ -34,13 +35,18 @@ class Versions:
         self._reserved = 0
         self._reserving: asyncio.Future[None] | None = None
 
-    async def issue(self) -> str:
-        """A version greater than all that were issued or seen."""
+    async def issue(self, deadline: float) -> str:
+        """A version greater than all that were issued or seen.
+
+        Parameters:
+            deadline: of the write, on the loop's clock; a slow disk may take a share of what is left.
+        """
         version = self.clock.next()
         if self._journal is not None and self.clock.milliseconds + _RENEW > self._reserved:
             reserving = self._reserve(self._journal)
             if self.clock.milliseconds >= self._reserved:
-                await asyncio.wait([reserving], timeout=_PATIENCE)
+                left = deadline - asyncio.get_running_loop().time()
+                await asyncio.wait([reserving], timeout=min(_PATIENCE, _SHARE * max(0.0, left)))
                 # A disk that cannot be written must not stop a healthy primary: the ceiling is
                 # a second line of defence, against a clock that is set back while we are down.
                 self._reserved = max(self._reserved, self.clock.milliseconds + _GRACE)

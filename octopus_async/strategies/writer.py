@@ -124,7 +124,7 @@ class Writer:
 
     async def _write_held(self, plan: Plan, draft: Draft, deadline: float) -> tuple[Receipt, Operation]:
         for _ in range(_REISSUES):
-            operation = draft.at(await self._versions.issue())
+            operation = draft.at(await self._versions.issue(deadline))
             attempt = Attempt(plan, draft, operation)
             outcome = await self._ask_primary(attempt, deadline)
             attempt.outcomes[plan.primary.name] = outcome
