@@ -220,3 +220,15 @@ async def test_nobody_claims_that_nothing_was_written_while_the_journal_still_wr
         await drained(octopus)
         found = await books.get_one("1")
         assert found.title == "late"
+
+
+async def test_a_slow_disk_delays_no_write_beyond_its_deadline(tmp_path: Path) -> None:
+    """Seed 12881: the first write waited for the ceiling of versions longer than it had time."""
+    disk = SlowDisk()
+    journal = FileJournal(tmp_path / "journal", disk=disk)
+    async with DaoManager([MemoryAdapter(durable=True, name="primary")], journal=journal) as octopus:
+        disk.seconds = 0.6
+        began = time.monotonic()
+        await octopus.dao(Book).create(Book(id="1", title="in time"), timeout=0.2)
+        assert time.monotonic() - began < 0.2
+        disk.seconds = 0.0

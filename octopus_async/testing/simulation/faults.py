@@ -105,4 +105,4 @@ def _crash_in_a_call(world: World, slot: Slot, fault: Fault, process: Process, u
 def _end_process(world: World, slot: Slot, fault: Fault, process: Process) -> None:
     if slot.process is process:
         world.crash(slot, fault.seconds)
-        slot.gone = fault.kind == "die"
+        slot.gone = slot.gone or fault.kind == "die"
