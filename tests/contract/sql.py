@@ -43,9 +43,11 @@ class Database(Protocol):
 
     def adapter(self) -> SQLAdapter:
         """A new adapter on the same database, not yet opened."""
+        ...
 
     async def run(self, *statements: str) -> Rows:
         """Run statements; the rows of the last one."""
+        ...
 
 
 class SQLiteDatabase:
@@ -113,7 +115,7 @@ async def connect(url: BackendURL) -> Any:  # noqa: ANN401 - the driver is not t
     ((host, port),) = url.hosts
     return await aiomysql.connect(
         host=host,
-        port=port,
+        port=port or 3306,
         user=url.user,
         password=url.password,
         db=url.path,
