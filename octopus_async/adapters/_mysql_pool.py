@@ -157,7 +157,9 @@ class Connection(aiomysql.Connection):  # type: ignore[misc]  # the driver is no
     def stale(self) -> bool:
         """Whether the server has closed it meanwhile, or may be about to."""
         idle = float(self._loop.time()) - self.last_used
-        return self._reader is None or self._reader.eof_received or idle > _IDLE_SECONDS
+        reader = self._reader
+        ended = reader is None or reader.eof_received or reader.exception() is not None
+        return ended or idle > _IDLE_SECONDS
 
     def abort(self) -> None:
         """Break it off at once; closing politely waits for a server that may have stopped reading."""

@@ -119,6 +119,15 @@ class TestServersThatFail:
         await private_mariadb.restart()
         assert await private.apply(private.new()) == [APPLIED]
 
+    async def test_idle_connections_that_were_reset_are_not_used_again(self, database: MySQLDatabase) -> None:
+        async with FaultyProxy(str_of(database.url)) as proxy:
+            adapter = MySQLAdapter.from_url(BackendURL.parse(proxy.url))
+            async with opened(database, adapter) as books:
+                await get_their_own_answers(books)
+                await proxy.reset()
+                await proxy.heal()
+                assert await books.apply(books.new()) == [APPLIED]
+
     async def test_an_idle_connection_is_given_up_before_the_server_closes_it(self, books: Books) -> None:
         first = await connection_of(books)
         assert await talk(books, "SELECT @@wait_timeout") == [(60,)]
