@@ -17,7 +17,7 @@ from octopus_async.cli.drill.meter import Meter
 from octopus_async.cli.drill.stage import Held
 from octopus_async.cli.drill.workload import Load, Onlooker, Volume, Worker
 from octopus_async.cli.service import owed
-from octopus_async.events import Event, ReplayStarted
+from octopus_async.events import BreakerChanged, Event, ReplayStarted
 from octopus_async.guard import State
 from tests.chaos.pulse import Pulse
 from tests.chaos.rig import Room
@@ -60,7 +60,10 @@ _FAULTS = (
     "both killed",
     "mariadb killed, memcached emptied",
 )
-CELLS = [Cell(fault, when) for fault in _FAULTS for when in When]
+CELLS = [
+    *(Cell(fault, when) for fault in _FAULTS for when in When),
+    *(Cell(f"{server} stopped 60 s", When.LOADED) for server in ("mariadb", "memcached")),
+]
 SHORT = [
     Cell("mariadb killed, memcached emptied", When.LOADED),
     Cell("mariadb swallowed", When.LOADED),
@@ -85,6 +88,7 @@ class Measured:
     closed: float = 0.0
     drained: float = 0.0
     forgiven: float = 0.0
+    breakers: list[str] = field(default_factory=list)
     faults: dict[str, list[str]] = field(default_factory=dict)
 
     @staticmethod
@@ -176,6 +180,7 @@ class Run:
         if self._cell.when is When.IDLE:
             async with self._loaded(manager):
                 await asyncio.sleep(0.5)
+            await asyncio.sleep(0.3)  # until caches have what the last writes and reads left for them
             await self._struck()
             async with self._loaded(manager):
                 await self._recovered(manager)
@@ -265,6 +270,8 @@ class Run:
     def _hear(self, event: Event) -> None:
         if isinstance(event, ReplayStarted):
             self._replaying.set()
+        elif isinstance(event, BreakerChanged):
+            self.measured.breakers.append(str(event))
 
     def _conclude(self) -> Measured:
         measured, ledger, pulse = self.measured, self._ledger, self._pulse

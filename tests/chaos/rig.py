@@ -103,8 +103,10 @@ class Rig:
     def _server_faults(self, name: str, server: PrivateServer) -> dict[str, Fault]:
         return {
             f"{name} killed": Fault(server.kill, lambda: _start(server)),
-            f"{name} stopped 0.5 s": Fault(server.pause, lambda: _resume(server), 0.5),
-            f"{name} stopped 5 s": Fault(server.pause, lambda: _resume(server), 5.0),
+            **{
+                f"{name} stopped {seconds:g} s": Fault(server.pause, lambda: _resume(server), seconds)
+                for seconds in (0.5, 5.0, 60.0)
+            },
         }
 
     def _proxy_faults(self, name: str, proxy: FaultyProxy) -> dict[str, Fault]:

@@ -73,7 +73,12 @@ async def titles(url: str) -> dict[str, str]:
     parsed = BackendURL.parse(url)
     host, port = parsed.hosts[0]
     connection = await aiomysql.connect(
-        host=host, port=port, user=parsed.user, password=parsed.password, db=parsed.path, autocommit=True
+        host=host,
+        port=port or 3306,
+        user=parsed.user,
+        password=parsed.password,
+        db=parsed.path,
+        autocommit=True,
     )
     try:
         async with connection.cursor() as cursor:

@@ -255,7 +255,7 @@ async def test_of_two_processes_that_create_the_same_id_offline_one_wins_and_one
     for process in both:
         await process.until(lambda process=process: len(process.all("settled")) == len(ids))  # type: ignore[misc]
 
-    told: list[dict[str, str | None]] = [dict(process.all("settled")) for process in both]
+    told: list[dict[str, Any]] = [dict(process.all("settled")) for process in both]
     for id_ in ids:
         assert {told[0][id_], told[1][id_]} == {None, "DuplicateRecord"}
     assert {
