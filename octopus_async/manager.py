@@ -7,7 +7,7 @@ import logging
 import os
 import warnings
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from enum import Enum
@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast, overload
 
-from octopus_async.backend import Adapter, Backend, Journal, JournalStatistics
+from octopus_async.backend import Adapter, Journal, JournalStatistics
 from octopus_async.clock import Clock
-from octopus_async.config import Routing, Settings, adapter_for, settings_from_toml
+from octopus_async.config import Routing, Settings, settings_from_toml
 from octopus_async.dao import Dao, model_of
 from octopus_async.errors import ConfigurationError, JournalError, ManagerClosed, Unavailable
 from octopus_async.events import BreakerChanged, Event, Events, Listener, WriteJournalled, log_event
@@ -25,16 +25,18 @@ from octopus_async.guard import Guard, GuardStatistics
 from octopus_async.journal import FileJournal
 from octopus_async.mapper import Mapper
 from octopus_async.model import KeyedModel
+from octopus_async.planner import Planner
 from octopus_async.record import Key, Operation, Record
 from octopus_async.recovery import DebtCollector, Replayer
 from octopus_async.strategies.debts import CacheDebts
 from octopus_async.strategies.keys import KeyLocks
 from octopus_async.strategies.plan import Plan
-from octopus_async.strategies.read import Cascade, ReadStrategy
+from octopus_async.strategies.read import ReadStrategy
 from octopus_async.strategies.reader import Reader
 from octopus_async.strategies.receipt import Receipt
 from octopus_async.strategies.versions import Versions
 from octopus_async.strategies.writer import Draft, Writer
+from octopus_async.tasks import Tasks, to_the_end
 
 M = TypeVar("M", bound=KeyedModel)
 D = TypeVar("D", bound=Dao[Any])
@@ -126,7 +128,9 @@ class DaoManager:
         self._state = _State.NEW
         self.settings = settings
         self.events = Events(log_event, self._on_event, *listeners)
-        self._guards = self._make_guards()
+        self._planner = Planner(settings, self.events)
+        self._guards = self._planner.guards
+        self._tasks = Tasks()
         source = settings.journal
         self.journal = FileJournal(source) if isinstance(source, str | Path) else source
         self._clock = Clock(settings.wall)
@@ -145,17 +149,11 @@ class DaoManager:
             self._debts,
             self._reader.detach,
             self.events,
-            self._spawn,
+            self._tasks.spawn,
         )
-        self._default = self._plan(Routing())
-        self._plans: dict[str, Plan] = {
-            name: self._plan(routing) for name, routing in settings.routings.items()
-        }
         self._daos: dict[type, Dao[Any]] = {}
         self._mappers: dict[str, Mapper[Any]] = {}
         self._replayers: dict[str, Replayer] = {}
-        self._owned: set[asyncio.Task[Any]] = set()
-        self._background: set[asyncio.Task[None]] = set()
         self._exit = AsyncExitStack()
         _managers.add(self)
 
@@ -199,7 +197,7 @@ class DaoManager:
     ) -> None:
         closing = asyncio.ensure_future(self.close())
         # A cancelled caller must not leave descriptors and threads behind: closing is bounded.
-        await _to_the_end(closing)
+        await to_the_end(closing)
 
     def __del__(self) -> None:
         if getattr(self, "_state", None) is _State.OPEN:
@@ -231,9 +229,9 @@ class DaoManager:
         for model in models:
             self.dao(model)
         for name in [_model_name(model) for model in models] or list(self._mappers):
-            for backend in self._backends_of(self.plan_of(name)):
-                if backend.capabilities.durable:
-                    await self._guards[backend.name].prepare(self._mappers[name].schema, create=True)
+            for guard in self._planner.guards_of(name):
+                if guard.capabilities.durable:
+                    await guard.prepare(self._mappers[name].schema, create=True)
 
     # -- what operators use ----------------------------------------------------------------------
 
@@ -249,7 +247,7 @@ class DaoManager:
             journal=self.journal.statistics() if self.journal is not None else None,
             paused={name: it.paused for name, it in self._replayers.items() if it.paused is not None},
             behind={name: debts.total for name, debts in self._debts.items()},
-            writing=len(self._owned),
+            writing=len(self._tasks),
         )
 
     def resume_replay(self, *names: str) -> None:
@@ -273,52 +271,9 @@ class DaoManager:
 
     def plan_of(self, model: str) -> Plan:
         """Where the model of that name goes."""
-        return self._plans.get(model, self._default)
+        return self._planner.plan_of(model)
 
     # -- the parts -------------------------------------------------------------------------------
-
-    def _make_guards(self) -> dict[str, Guard]:
-        settings = self.settings
-        guards: dict[str, Guard] = {}
-        for source in (*settings.write, *settings.backends):
-            adapter = adapter_for(source)
-            if adapter.name in guards:
-                msg = f"two backends are called {adapter.name!r}: name one by ?name=... in its URL"
-                raise ConfigurationError(msg)
-            guards[adapter.name] = Guard(adapter, self.events, settings.guard_of(adapter))
-        unknown = sorted(set(settings.guards) - set(guards))
-        if unknown:
-            msg = f"guards names {unknown[0]!r}, but the backends are {', '.join(guards)}"
-            raise ConfigurationError(msg)
-        return guards
-
-    def _plan(self, routing: Routing) -> Plan:
-        settings = self.settings
-        written = [self._guard(name) for name in routing.write or list(self._guards)[: len(settings.write)]]
-        caches = tuple(guard for guard in written if not guard.capabilities.durable)
-        read = routing.read or settings.read or Cascade()
-        readers = tuple(self._guard(name) for name in read.names) or (*caches, written[0])
-        primary = written[0]
-        if not primary.capabilities.durable:
-            msg = f"the primary has to be durable, and {primary.name} is a cache: put another backend first"
-            raise ConfigurationError(msg)
-        _check_readers(readers, caches)
-        return Plan(
-            primary=primary,
-            replicas=tuple(guard for guard in written[1:] if guard.capabilities.durable),
-            caches=caches,
-            readers=tuple(cast("Iterable[Backend]", readers)),
-            read=read,
-            order=routing.order or settings.order,
-            acknowledge=routing.acknowledge or settings.acknowledge,
-        )
-
-    def _guard(self, name: str) -> Guard:
-        guard = self._guards.get(name)
-        if guard is None:
-            msg = f"no backend is called {name!r}; there are {', '.join(self._guards)}"
-            raise ConfigurationError(msg)
-        return guard
 
     def _make_dao(self, kind: type[Any]) -> Dao[Any]:
         is_dao = _is_subclass(kind, Dao)
@@ -339,15 +294,11 @@ class DaoManager:
                 raise ConfigurationError(msg)
             return known
         mapper = self._mappers[name] = Mapper(model)
-        for backend in self._backends_of(self.plan_of(name)):
-            self._guards[backend.name].learn(mapper.schema, create=self.settings.create_tables)
+        for guard in self._planner.guards_of(name):
+            guard.learn(mapper.schema, create=self.settings.create_tables)
         for replayer in self._replayers.values():
             replayer.wake()
         return mapper
-
-    def _backends_of(self, plan: Plan) -> list[Backend]:
-        backends = (plan.primary, *plan.replicas, *plan.caches, *plan.readers)
-        return list({backend.name: backend for backend in backends}.values())
 
     async def _open_journal(self, stack: AsyncExitStack) -> None:
         if self.journal is not None:
@@ -371,19 +322,19 @@ class DaoManager:
         await asyncio.gather(*(guard.close() for guard in self._guards.values()))
 
     def _start_recovery(self, stack: AsyncExitStack) -> None:
-        stack.push_async_callback(self._stop_background)
+        stack.push_async_callback(self._tasks.stop)
         journal = self.journal
         if journal is not None:
             for name, guard in self._guards.items():
                 if guard.capabilities.durable:
                     self._replayers[name] = self._make_replayer(journal, guard)
             for replayer in self._replayers.values():
-                self._run(replayer.run)
+                self._tasks.keep_going(replayer.run)
                 replayer.wake()
-            self._run(lambda: self._adopt_forever(journal))
+            self._tasks.keep_going(lambda: self._adopt_forever(journal))
         for name, debts in self._debts.items():
             guard = self._guards[name]
-            self._run(DebtCollector(guard, debts, lambda guard=guard: guard.writes.passes).run)  # type: ignore[misc]
+            self._tasks.keep_going(DebtCollector(guard, debts, lambda guard=guard: guard.writes.passes).run)  # type: ignore[misc]
 
     def _make_replayer(self, journal: Journal, guard: Guard) -> Replayer:
         return Replayer(
@@ -421,7 +372,7 @@ class DaoManager:
 
     def _owed(self) -> bool:
         owed = self.journal is not None and any(self.journal.owes(name) for name in self._replayers)
-        return owed or bool(self._owned) or any(debts.total for debts in self._debts.values())
+        return owed or bool(self._tasks) or any(debts.total for debts in self._debts.values())
 
     # -- tasks -----------------------------------------------------------------------------------
 
@@ -448,31 +399,11 @@ class DaoManager:
     async def write(self, plan: Plan, draft: Draft, seconds: float | None) -> tuple[Receipt, Operation]:
         """Write a draft by its plan, in a task that goes on when the caller is cancelled."""
         self.check_open()
-        task = self._spawn(self._writer.write(plan, draft, self.deadline(seconds)))
+        task = self._tasks.spawn(self._writer.write(plan, draft, self.deadline(seconds)))
         return await asyncio.shield(task)
 
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._owned.add(task)
-        task.add_done_callback(self._disown)
-        return task
-
-    def _disown(self, task: asyncio.Task[Any]) -> None:
-        self._owned.discard(task)
-        if not task.cancelled():
-            task.exception()  # seen: who still waits for it is given it, and nobody else has to be
-
-    def _run(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._background.add(asyncio.get_running_loop().create_task(_forever(work)))
-
     async def _finish_writes(self) -> None:
-        until = asyncio.get_running_loop().time() + self.settings.close_timeout
-        while self._owned and (left := until - asyncio.get_running_loop().time()) > 0:
-            await asyncio.wait(self._owned, timeout=left)
-        await _cancel(self._owned)
-
-    async def _stop_background(self) -> None:
-        await _cancel(self._background)
+        await self._tasks.finish(self.settings.close_timeout)
 
     def _forked(self) -> None:
         """In a forked child: this manager is the parent's. Its descriptors go, its locks stay."""
@@ -501,20 +432,6 @@ class _Gateway:
         return self._manager.settings.wall()
 
 
-def _check_readers(readers: Sequence[Guard], caches: Sequence[Guard]) -> None:
-    for reader in readers:
-        if not reader.capabilities.durable and reader not in caches:
-            msg = f"cache {reader.name} is read but not written: it would not hear of changes"
-            raise ConfigurationError(msg)
-        if not reader.capabilities.readable:
-            msg = f"backend {reader.name} can only be written to: leave it out of the reads"
-            raise ConfigurationError(msg)
-    if not any(reader.capabilities.durable for reader in readers):
-        names = ", ".join(reader.name for reader in readers)
-        msg = f"reads ask {names} alone, which may forget and cannot say that a record does not exist"
-        raise ConfigurationError(msg)
-
-
 def _is_subclass(thing: object, base: type) -> bool:
     return isinstance(thing, type) and issubclass(thing, base)
 
@@ -527,35 +444,6 @@ def _model_name(model: object) -> str:
         return model.__octopus_mapping__.name or model.__name__
     msg = f"{model!r} is no model"
     raise ConfigurationError(msg)
-
-
-async def _forever(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Recovery must not end by an error that nobody thought of."""
-    while True:
-        try:
-            await work()
-        except Exception:  # noqa: BLE001 - that is the point
-            _log.exception("recovery failed, and goes on in a second")
-            await asyncio.sleep(1)
-
-
-async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    waiting = list(tasks)
-    for task in waiting:
-        task.cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)
-
-
-async def _to_the_end(closing: asyncio.Future[None]) -> None:
-    cancelled: asyncio.CancelledError | None = None
-    while not closing.done():
-        try:
-            await asyncio.shield(closing)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
-    closing.result()
 
 
 _managers: weakref.WeakSet[DaoManager] = weakref.WeakSet()

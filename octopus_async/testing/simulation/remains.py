@@ -26,7 +26,7 @@ def leaks_of(manager: DaoManager) -> list[str]:
         "unsettled keys": locks._unsettled,
         "waiters for writes to end": locks._ending,
         "shared searches": reader._fetches,
-        "writes under way": manager._owned,
+        "writes under way": manager._tasks._owned,
     }
     leaks = [f"{name}: {what}" for name, what in held.items() if what]
     for guard in manager._guards.values():
