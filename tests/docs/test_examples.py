@@ -32,7 +32,9 @@ def test_the_pages_hold_examples() -> None:
 @pytest.mark.parametrize("page", sorted({page for page, *_ in examples()}))
 def test_a_pages_examples_run_in_order(page: str, tmp_path: Path) -> None:
     """Titled blocks are files beside the examples; the others are programs of their own, run in turn."""
-    for number, (_, language, info, text) in enumerate(example for example in examples() if example[0] == page):
+    for number, (_, language, info, text) in enumerate(
+        example for example in examples() if example[0] == page
+    ):
         titled = FILE.search(info)
         if titled:
             (tmp_path / titled[1]).write_text(text, encoding="utf-8")
