@@ -10,8 +10,6 @@ import weakref
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
-from types import NoneType
-from typing import TypeVar
 
 from pydantic_core import to_json
 
@@ -21,27 +19,18 @@ from octopus_async.events import Event, Events, JournalAdopted, JournalFailed
 from octopus_async.journal.adopt import Adopted
 from octopus_async.journal.commit import GroupCommit, Line
 from octopus_async.journal.disk import Disk, OsDisk
-from octopus_async.journal.folder import Folder
-from octopus_async.journal.format import (
-    encode_dead,
-    encode_drop,
-    encode_operation,
-    encode_retry,
-    encode_unit,
-    key_bytes,
-)
+from octopus_async.journal.format import encode_operation, encode_unit, key_bytes
+from octopus_async.journal.futures import future_of
 from octopus_async.journal.holdings import Holdings
-from octopus_async.journal.item import Item, at_of, item_of, operation_of, sequence_of
-from octopus_async.journal.letters import Letter
+from octopus_async.journal.item import Item, item_of
 from octopus_async.journal.limits import Limits
+from octopus_async.journal.office import DeadLetterOffice
 from octopus_async.journal.opening import Opening, adopt_all, release
 from octopus_async.journal.overlay import Overlay
 from octopus_async.journal.root import Root
 from octopus_async.journal.runner import Runner, ThreadRunner, run
 from octopus_async.journal.settlements import Settlements
 from octopus_async.record import Key, Operation
-
-T = TypeVar("T")
 
 _CLOSE_SECONDS = 10.0
 _MOST_IN_UNIT = 100_000
@@ -92,6 +81,7 @@ class FileJournal:
         self._settlements = Settlements(self._overlay)
         self._holdings = Holdings(self._overlay, self._segment_bytes, self._emit)
         self._adopting: asyncio.Task[int] | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._appended = 0
 
     def __del__(self) -> None:
@@ -118,6 +108,7 @@ class FileJournal:
         self._own = opening.own
         self._holdings.add(self._own)
         self._commit = self._holdings.commit = GroupCommit(self._runner, self._holdings)
+        self._office = DeadLetterOffice(self._overlay, self._holdings, self._settlements, self._commit)
         self._is_open = True
         self._report_damage()
         for adopted in opening.adopted:
@@ -126,9 +117,15 @@ class FileJournal:
 
     async def close(self) -> None:
         """See `Journal.close`. Raises JournalError if the disk does not answer."""
-        if not self._is_open or self._forked:
-            return
-        self._is_open = False
+        if self._is_open and not self._forked:
+            self._is_open = False
+            self._closing = asyncio.get_running_loop().create_task(
+                self._close(), name="octopus-journal-close"
+            )
+        if self._closing is not None and not self._forked:
+            await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         finished = True
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
@@ -160,7 +157,7 @@ class FileJournal:
     ) -> asyncio.Future[int]:
         """See `Journal.append`."""
         self._check()
-        future = _future(int)
+        future = future_of(int)
         try:
             self._admit((operation,), targets)
             at = self._wall()
@@ -223,19 +220,7 @@ class FileJournal:
     def bury(self, target: str, run: Run, reason: str, error: str) -> asyncio.Future[None]:
         """See `Journal.bury`."""
         self._check()
-        key = key_bytes(run.operation.key)
-        first, refused = run.sequences[0], set(run.sequences)
-        buried: list[asyncio.Future[None]] = []
-        for blob, traits in list(self._overlay.entries(key, target)):
-            sequence = sequence_of(blob)
-            said = reason if sequence in refused else f"it follows entry {first}, which was refused: {reason}"
-            rest = encode_operation(operation_of(key, blob, traits), at_of(blob))
-            letter = Letter(sequence, target, encode_dead(sequence, target, said, error, rest), 0)
-            buried.append(_future(NoneType))
-            folder = self._holdings.of(sequence)
-            done = partial(self._bury, key, letter, folder)
-            self._commit.put(folder, Line(letter.rest, 1, buried[-1], done))
-        return _all_of(buried)
+        return self._office.bury(target, run, reason, error)
 
     def settled(self, sequence: int, target: str) -> asyncio.Future[None]:
         """See `Journal.settled`."""
@@ -246,45 +231,23 @@ class FileJournal:
     def dead_letters(self) -> Sequence[DeadLetter]:
         """See `Journal.dead_letters`."""
         self._check()
-        return sorted(
-            (letter.opened() for letter in self._holdings.letters()), key=lambda letter: letter.sequence
-        )
+        return self._office.letters()
 
     def retry(self, sequence: int) -> asyncio.Future[int]:
         """See `Journal.retry`. All targets that refused it are to try it again."""
         self._check()
-        future = _future(int)
-        try:
-            self._limits.admit(self._size, self._overlay)
-            folder, letters = self._holdings.find_letters(sequence)
-            operation, at = letters[0].opened().operation, self._wall()
-            targets = [letter.target for letter in letters]
-            item = item_of(operation, targets, at, provisional=True)
-            rest = encode_retry(sequence, encode_operation(operation, at, targets, provisional=True))
-        except JournalError as error:
-            future.set_exception(error)
-        else:
-            self._commit.put(folder, Line(rest, 1, future, partial(self._retry, sequence, folder, item)))
-        return future
+        return self._office.retry(sequence, self._wall())
 
     def drop(self, sequence: int) -> asyncio.Future[None]:
         """See `Journal.drop`."""
         self._check()
-        future = _future(NoneType)
-        try:
-            folder, letters = self._holdings.find_letters(sequence)
-        except JournalError as error:
-            future.set_exception(error)
-        else:
-            done = partial(self._drop, sequence, folder, letters)
-            self._commit.put(folder, Line(encode_drop(sequence), 1, future, done))
-        return future
+        return self._office.drop(sequence)
 
     async def adopt(self) -> int:
         """See `Journal.adopt`."""
         self._check()
         if self._adopting is None or self._adopting.done():
-            self._adopting = asyncio.get_running_loop().create_task(self._adopt(), name="octopus-adopt")
+            self._adopting = asyncio.create_task(self._adopt(), name="octopus-journal-adopt")
         return await asyncio.shield(self._adopting)
 
     def statistics(self) -> JournalStatistics:
@@ -316,18 +279,13 @@ class FileJournal:
         if not self._is_open:
             raise ManagerClosed(f"the journal {self.path} is not open")
 
-    @property
-    def _size(self) -> int:
-        """The bytes of what is written, and of what waits to be written."""
-        return self._holdings.size + self._commit.queued
-
     def _admit(self, operations: Sequence[object], targets: Sequence[str]) -> None:
         """Raise JournalError for what cannot be written down, or JournalFull if nothing more is taken."""
         if not operations or not targets:
             raise JournalError("what is journalled is at least one operation, owed to at least one backend")
         if len(operations) > _MOST_IN_UNIT:
             raise JournalError(f"a unit of {len(operations)} operations is more than {_MOST_IN_UNIT}")
-        self._limits.admit(self._size, self._overlay)
+        self._limits.admit(self._holdings.size + self._commit.queued, self._overlay)
 
     def _add(self, item: Item, number: int, segment: int) -> int:  # noqa: ARG002 - see Line
         self._overlay.add(number, item)
@@ -336,24 +294,6 @@ class FileJournal:
 
     def _add_all(self, items: Sequence[Item], number: int, segment: int) -> Sequence[int]:
         return [self._add(item, number + place, segment) for place, item in enumerate(items)]
-
-    def _bury(self, key: bytes, letter: Letter, folder: Folder, number: int, segment: int) -> None:  # noqa: ARG002
-        letter.segment = segment
-        folder.letters.add(letter)
-        self._overlay.finish(letter.target, key, [letter.entry])
-        self._settlements.refused(letter)
-        self._holdings.touch(folder)
-
-    def _retry(self, entry: int, folder: Folder, item: Item, number: int, segment: int) -> int:
-        folder.letters.remove(entry)
-        self._settlements.retried(entry, number)
-        self._holdings.touch(folder)
-        return self._add(item, number, segment)
-
-    def _drop(self, entry: int, folder: Folder, letters: Sequence[Letter], number: int, segment: int) -> None:  # noqa: ARG002
-        folder.letters.remove(entry)
-        self._settlements.dropped(letters)
-        self._holdings.touch(folder)
 
     async def _adopt(self) -> int:
         overlay = Overlay()
@@ -403,10 +343,6 @@ def _forget_all() -> None:
 os.register_at_fork(after_in_child=_forget_all)
 
 
-def _future(_: type[T]) -> asyncio.Future[T]:
-    return asyncio.get_running_loop().create_future()
-
-
 def _encoded(operation: Operation) -> Operation:
     """The operation with its payload, where the caller has not encoded it."""
     if operation.payload is None and operation.fields is not None:
@@ -415,29 +351,6 @@ def _encoded(operation: Operation) -> Operation:
         except ValueError as error:
             raise JournalError(f"the fields of {operation.key} cannot be written as JSON: {error}") from None
     return operation
-
-
-def _all_of(futures: Sequence[asyncio.Future[None]]) -> asyncio.Future[None]:
-    """Done when all are; fails as the first one fails."""
-    whole = _future(NoneType)
-    left = len(futures)
-
-    def one_done(future: asyncio.Future[None]) -> None:
-        nonlocal left
-        left -= 1
-        error = future.exception()
-        if whole.done():
-            return
-        if error is not None:
-            whole.set_exception(error)
-        elif not left:
-            whole.set_result(None)
-
-    for future in futures:
-        future.add_done_callback(one_done)
-    if not futures:
-        whole.set_result(None)
-    return whole
 
 
 def _ignore(_result: object, _error: BaseException | None) -> None:

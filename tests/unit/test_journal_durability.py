@@ -426,6 +426,25 @@ async def test_closing_is_bounded_and_says_so_when_the_disk_does_not_answer(
     assert stuck.done()
 
 
+async def test_closing_goes_on_when_the_caller_is_cancelled(tmp_path: Path) -> None:
+    disk = GatedDisk()
+    journal = FileJournal(tmp_path / "j", disk=disk)
+    await journal.open(Events())
+    await journal.append(create("a"), [PRIMARY])
+    async with disk.holding():
+        late = journal.append(create("b"), [PRIMARY])
+        await disk.sync_begun()
+        closing = asyncio.create_task(journal.close())
+        await asyncio.sleep(0.01)
+        closing.cancel()
+        await asyncio.gather(closing, return_exceptions=True)
+    await journal.close()
+    assert await late
+    assert not disk._open
+    async with opened(tmp_path / "j") as again:
+        assert again.statistics().pending == 2
+
+
 async def test_a_journal_that_was_never_closed_warns_by_its_name(tmp_path: Path) -> None:
     journal = FileJournal(tmp_path / "leaky")
     await journal.open(Events())
