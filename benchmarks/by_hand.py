@@ -14,7 +14,7 @@ import asyncio
 import json
 import statistics
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -128,7 +128,7 @@ INSERT = "INSERT INTO {table} (id, title, author, year, created_at, updated_at) 
 
 
 @asynccontextmanager
-async def sqlite_by_hand(path: Path) -> AsyncIterator[aiosqlite.Connection]:
+async def sqlite_by_hand(path: Path) -> AsyncGenerator[aiosqlite.Connection]:
     """One shared connection, with the settings of a careful hand."""
     async with aiosqlite.connect(path) as connection:
         await connection.execute("PRAGMA journal_mode=WAL")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated
 from uuid import UUID
@@ -46,7 +46,7 @@ class BookForm(BaseModel):
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
     """The manager lives as long as the service: one of them in each process."""
     async with DaoManager(
         write=os.environ.get("BOOKS_WRITE", "sqlite:///books.db memory://").split(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,7 +84,7 @@ async def stage(
     replica: bool = False,
     cache: bool = True,
     **options: Any,  # noqa: ANN401 - any setting
-) -> AsyncIterator[Stage]:
+) -> AsyncGenerator[Stage]:
     """Open a manager on a primary, and if wanted a replica and a cache; with a journal in ``folder``."""
     backends = {"primary": FaultyAdapter(MemoryAdapter(durable=True, name="primary"))}
     if replica:

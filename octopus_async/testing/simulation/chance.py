@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,7 +28,7 @@ _USERS: tuple[Any, ...] = (octopus_async.clock, octopus_async.journal.root)
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Generator[None]:
     """Make a run depend on its seed alone, and keep the library's log lines to itself."""
     logger = logging.getLogger("octopus_async")
     was_disabled, state = logger.disabled, random.getstate()

@@ -138,7 +138,7 @@ class Client:
             f"{FORBIDDEN if step.forbidden else 'v'}{number}" if writes_value else None,
             now,
             now + self._timeout,
-            expects=known.value if conditional else None,
+            expects=known.value if conditional and known is not None else None,
             conditional=conditional,
         )
         self._notes.calls.append(call)

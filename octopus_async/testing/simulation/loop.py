@@ -188,7 +188,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _write_to_self(self) -> None:
         """Nobody sleeps in a selector."""
 
-    def run_in_executor(self, *_: object) -> NoReturn:
+    def run_in_executor(self, executor: object, func: object, *args: object) -> NoReturn:  # noqa: ARG002 - the base's names
         """Refuse: a thread would make the run depend on more than its seed."""
         raise SimulationError("a simulated process must not use threads")
 
