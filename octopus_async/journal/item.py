@@ -144,7 +144,7 @@ def read_batch(bodies: Sequence[bytes], start: int, sequence: int, most: int) ->
         if at != last_at:
             last_at, second = at, _second(float(at))
         tail = version if born is None or own else version + born
-        keys.append(b"%s\0%s" % (model, identity))
+        keys.append(model + b"\0" + identity)
         blobs.append(_HEAD.pack(sequence, second) + tail + (fields or b""))
         newest = max(newest, version)
         sequence += 1

@@ -24,6 +24,8 @@ from tests.crash.journals import (
     pending,
 )
 
+pytestmark = pytest.mark.timeout(60 * ROUNDS)
+
 METHODS = ["make_folder", "list_folder", "sync_folder", "create", "open", "read", "write"]
 ALL_METHODS = [*METHODS, "truncate", "sync", "rename", "unlink", "lock"]
 ALL_WAYS = [(times, code) for times in (1, 2, 3, 7) for code in (errno.EIO, errno.ENOSPC, errno.EDQUOT)]

@@ -8,8 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from octopus_async.events import JournalDamaged
 from tests.crash.journals import ROUNDS, Heard, opened, pending
+
+pytestmark = pytest.mark.timeout(60 * ROUNDS)
 
 LIVES = 20 * ROUNDS
 ROOT = Path(__file__).parents[2]

@@ -24,6 +24,8 @@ from tests.crash.journals import (
 )
 from tests.crash.powercut import PowerDisk, State
 
+pytestmark = pytest.mark.timeout(60 * ROUNDS)
+
 FOLDER = Path("/j")
 STATES = 60 * ROUNDS
 
