@@ -219,7 +219,7 @@ async def test_a_restarted_process_answers_what_it_had_promised_while_the_primar
 async def test_killed_at_random_moments_a_process_has_kept_all_that_it_promised(host: Host) -> None:
     chance = random.Random(host.place.label)
     shelf = 0
-    for round_ in range(6):
+    for round_ in range(3):
         process = await host.start()
         shelves = range(shelf, shelf + 4)
         shelf += 4
