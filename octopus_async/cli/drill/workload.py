@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -135,7 +136,7 @@ class Owned(NamedTuple):
     volume: Volume
 
 
-class Caller:
+class Caller(ABC):
     """Somebody in a closed loop, who waits for each answer, thinks, and goes on."""
 
     def __init__(self, name: str, load: Load) -> None:
@@ -148,8 +149,9 @@ class Caller:
             await self._act()
             await asyncio.sleep(self._chance.expovariate(1 / self._load.think))
 
+    @abstractmethod
     async def _act(self) -> None:
-        raise NotImplementedError
+        """Do one thing, and wait for its answer."""
 
 
 class Onlooker(Caller):
