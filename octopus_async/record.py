@@ -130,6 +130,9 @@ class Outcome(NamedTuple):
 
 APPLIED = Outcome(Status.APPLIED)
 
+NOT_TAKEN = (Status.UNAVAILABLE, Status.UNKNOWN)
+"""The backend is still owed the operation."""
+
 
 def failed(error: OctopusError) -> Outcome:
     """The outcome of an operation whose backend failed with ``error`` (an `Unavailable`)."""

@@ -16,7 +16,7 @@ from octopus_async.events import (
     ReplayProgressed,
     ReplayStarted,
 )
-from octopus_async.record import Key, Kind, Mode, Operation, Outcome, Status
+from octopus_async.record import NOT_TAKEN, Key, Kind, Mode, Operation, Outcome, Status
 from octopus_async.strategies.debts import CacheDebts
 from octopus_async.strategies.keys import KeyLocks
 from octopus_async.strategies.plan import Plan
@@ -30,7 +30,6 @@ _RETRY_AFTER = 0.2
 _RETRY_AT_MOST = 2.0
 _DEBTS_AT_ONCE = 500
 _LOOK_AHEAD = 4096
-_NOT_TAKEN = (Status.UNAVAILABLE, Status.UNKNOWN)
 _EXPIRED = "older than tombstones are kept: replaying it could bring a deleted record back"
 
 
@@ -231,7 +230,7 @@ class Replayer:
             elif isinstance(outcome.error, Unavailable) and outcome.error.alive:
                 # This model's table does not fit: the others need not wait for it.
                 self._skipped.add(run.operation.key)
-            elif outcome.status in _NOT_TAKEN:
+            elif outcome.status in NOT_TAKEN:
                 unwell = True
         if unwell:
             self._limit = max(self._limit // 2, 1)
@@ -278,7 +277,7 @@ class Replayer:
         for cache, owed in self._by_cache(operations):
             outcomes = await cache.apply(owed, Mode.MIRROR)
             for operation, outcome in zip(owed, outcomes, strict=True):
-                if outcome.status in _NOT_TAKEN:
+                if outcome.status in NOT_TAKEN:
                     self._debts[cache.name].add(operation)
 
     def _by_cache(self, operations: Sequence[Operation]) -> list[tuple[Backend, list[Operation]]]:
@@ -322,7 +321,7 @@ class DebtCollector:
         outcomes = await self.backend.apply(due, Mode.MIRROR)
         paid = 0
         for operation, outcome in zip(due, outcomes, strict=True):
-            if outcome.status in _NOT_TAKEN:
+            if outcome.status in NOT_TAKEN:
                 self._debts.postpone(operation)
             else:
                 self._debts.paid(operation)

@@ -31,7 +31,7 @@ from octopus_async.guard.policy import BreakerPolicy, GuardPolicy
 from octopus_async.guard.preparation import Preparation
 from octopus_async.guard.prober import Prober
 from octopus_async.guard.split import batches, by_model, parts
-from octopus_async.record import Key, Miss, Mode, Operation, Outcome, Record, Status, failed
+from octopus_async.record import NOT_TAKEN, Key, Miss, Mode, Operation, Outcome, Record, failed
 from octopus_async.schema import Schema
 
 T = TypeVar("T")
@@ -433,7 +433,7 @@ def _verdict(outcomes: Sequence[Outcome]) -> Unavailable | None:
     """What a batch's outcomes say of the backend: failed only if nothing in it was answered."""
     worst: Unavailable | None = None
     for outcome in outcomes:
-        if outcome.status not in (Status.UNAVAILABLE, Status.UNKNOWN):
+        if outcome.status not in NOT_TAKEN:
             return None
         error = outcome.error
         if not isinstance(error, Unavailable) or error.alive:

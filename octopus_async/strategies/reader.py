@@ -10,6 +10,7 @@ from octopus_async.backend import Answer, Backend, Journal
 from octopus_async.clock import Clock
 from octopus_async.errors import BackendTimeout, OctopusError, ReadUnavailable, Unavailable
 from octopus_async.record import Key, Kind, Miss, Operation, Record
+from octopus_async.strategies.causes import said, soonest
 from octopus_async.strategies.debts import CacheDebts
 from octopus_async.strategies.keys import KeyLocks
 from octopus_async.strategies.plan import Plan
@@ -161,12 +162,8 @@ def _as_record(operation: Operation) -> Record | None:
 
 
 def _unavailable(key: Key, causes: Mapping[str, OctopusError]) -> ReadUnavailable:
-    said = "; ".join(f"{name}: {error}" for name, error in causes.items())
-    waits = [
-        error.retry_after for error in causes.values() if isinstance(error, Unavailable) and error.retry_after
-    ]
     return ReadUnavailable(
-        f"nobody could say whether {key} exists: {said}",
-        retry_after=min(waits, default=None),
+        f"nobody could say whether {key} exists: {said(causes)}",
+        retry_after=soonest(causes),
         causes=causes,
     )

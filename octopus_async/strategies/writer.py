@@ -18,6 +18,7 @@ from octopus_async.errors import (
 from octopus_async.events import Events, WriteJournalled
 from octopus_async.record import (
     APPLIED,
+    NOT_TAKEN,
     Fields,
     Key,
     Kind,
@@ -29,6 +30,7 @@ from octopus_async.record import (
     decide,
     failed,
 )
+from octopus_async.strategies.causes import said, soonest
 from octopus_async.strategies.debts import CacheDebts
 from octopus_async.strategies.keys import KeyLocks
 from octopus_async.strategies.plan import Acknowledge, Order, Plan
@@ -39,7 +41,6 @@ _REISSUES = 8
 _FALLBACK_SHARE = 0.25
 _FALLBACK_SECONDS = 0.5
 _PERHAPS = "It may still be applied later."
-_NOT_TAKEN = (Status.UNAVAILABLE, Status.UNKNOWN)
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
@@ -136,7 +137,7 @@ class Writer:
                 self._versions.overtaken(outcome.stored, plan.primary.name)
                 self._compensate(attempt, deadline)
                 raise outcome.error or OctopusError(f"{plan.primary.name} refused {draft.key}")
-            if outcome.status in _NOT_TAKEN:
+            if outcome.status in NOT_TAKEN:
                 return await self._fall_back(attempt, outcome, deadline), operation
             return await self._acknowledge(attempt, deadline), operation
         message = f"{draft.key}: {plan.primary.name} held something newer {_REISSUES} times in a row"
@@ -234,7 +235,7 @@ class Writer:
         owing: list[str] = []
         for name, future in attempt.sent.items():
             outcome = attempt.outcomes[name] = future.result()
-            if outcome.status not in _NOT_TAKEN:
+            if outcome.status not in NOT_TAKEN:
                 continue
             debts = self._debts.get(name)
             if debts is not None:
@@ -271,7 +272,7 @@ class Writer:
 
     def _undone(self, done: asyncio.Future[list[Outcome]], name: str, undo: Operation) -> None:
         self._locks.settle(undo.key)
-        if done.cancelled() or done.result()[1].status in _NOT_TAKEN:
+        if done.cancelled() or done.result()[1].status in NOT_TAKEN:
             self._debts[name].add(undo)
 
 
@@ -337,12 +338,8 @@ def _claim(outcome: Outcome) -> str:
 def _unavailable(
     key: Key, causes: Mapping[str, OctopusError], claim: str = "Nothing was written."
 ) -> WriteUnavailable:
-    said = "; ".join(f"{name}: {error}" for name, error in causes.items())
-    waits = [
-        error.retry_after for error in causes.values() if isinstance(error, Unavailable) and error.retry_after
-    ]
     return WriteUnavailable(
-        f"the write of {key} was not taken: {said}. {claim}",
-        retry_after=min(waits, default=None),
+        f"the write of {key} was not taken: {said(causes)}. {claim}",
+        retry_after=soonest(causes),
         causes=causes,
     )
