@@ -1,4 +1,4 @@
-"""A server that says exactly what a test wants, and a cache on a memcached of the test's own."""
+"""A server that says exactly what a test wants, a cache on memcached and books on MariaDB, each a test's own."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import pytest
 from octopus_async.adapters.memcache import MemcacheAdapter
 from octopus_async.testing.contract.subject import eventually
 from octopus_async.testing.operations import Author
-from octopus_async.testing.servers import MemcachedServer
+from octopus_async.testing.servers import MariaDBServer, MemcachedServer, Server
+from octopus_async.url import BackendURL
 from tests.adversity.memcache import LOOPBACK, Conversation, ScriptedServer, opened
+from tests.contract.sql import Books, MySQLDatabase, mysql_database
+from tests.contract.sql import opened as opened_books
 
 
 @pytest.fixture
@@ -51,3 +54,21 @@ async def scripted() -> AsyncGenerator[ScriptedServer]:
     for writer in writers:
         writer.transport.abort()
     await eventually(lambda: not writers)
+
+
+@pytest.fixture
+async def database(mariadb_server: Server) -> AsyncGenerator[MySQLDatabase]:
+    async with mysql_database(mariadb_server.url) as database:
+        yield database
+
+
+@pytest.fixture
+async def books(database: MySQLDatabase) -> AsyncGenerator[Books]:
+    async with opened_books(database) as books:
+        yield books
+
+
+@pytest.fixture
+async def private(private_mariadb: MariaDBServer) -> AsyncGenerator[Books]:
+    async with opened_books(MySQLDatabase(BackendURL.parse(private_mariadb.url))) as books:
+        yield books

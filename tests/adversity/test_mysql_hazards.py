@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
 from dataclasses import replace
 
 import pytest
@@ -21,7 +20,7 @@ from octopus_async.record import APPLIED, Key, Mode, Record, Status
 from octopus_async.schema import Column, Type
 from octopus_async.testing.contract.subject import descriptors, eventually
 from octopus_async.testing.proxy import FaultyProxy
-from octopus_async.testing.servers import MariaDBServer, Server
+from octopus_async.testing.servers import MariaDBServer
 from octopus_async.url import BackendURL
 from tests.adversity.memcache import ScriptedServer
 from tests.adversity.mysql import (
@@ -33,25 +32,7 @@ from tests.adversity.mysql import (
     str_of,
     talk,
 )
-from tests.contract.sql import BOOK, Books, MySQLDatabase, book, mysql_database, opened
-
-
-@pytest.fixture
-async def database(mariadb_server: Server) -> AsyncGenerator[MySQLDatabase]:
-    async with mysql_database(mariadb_server.url) as database:
-        yield database
-
-
-@pytest.fixture
-async def books(database: MySQLDatabase) -> AsyncGenerator[Books]:
-    async with opened(database) as books:
-        yield books
-
-
-@pytest.fixture
-async def private(private_mariadb: MariaDBServer) -> AsyncGenerator[Books]:
-    async with opened(MySQLDatabase(BackendURL.parse(private_mariadb.url))) as books:
-        yield books
+from tests.contract.sql import BOOK, Books, MySQLDatabase, book, opened
 
 
 class TestHazard1ACancelledInsertStillCommits:

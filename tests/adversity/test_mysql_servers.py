@@ -30,28 +30,10 @@ from tests.adversity.mysql import (
     str_of,
     talk,
 )
-from tests.contract.sql import BOOK, Books, MySQLDatabase, connect, mysql_database, opened
+from tests.contract.sql import BOOK, Books, MySQLDatabase, connect, opened
 
 SECRET = "s3cret"  # noqa: S105 - of no server at all
 PASSWORD = "s3cret p@ss/word:\u20ac"  # noqa: S105 - of a server that lives as long as its test
-
-
-@pytest.fixture
-async def database(mariadb_server: Server) -> AsyncGenerator[MySQLDatabase]:
-    async with mysql_database(mariadb_server.url) as database:
-        yield database
-
-
-@pytest.fixture
-async def books(database: MySQLDatabase) -> AsyncGenerator[Books]:
-    async with opened(database) as books:
-        yield books
-
-
-@pytest.fixture
-async def private(private_mariadb: MariaDBServer) -> AsyncGenerator[Books]:
-    async with opened(MySQLDatabase(BackendURL.parse(private_mariadb.url))) as books:
-        yield books
 
 
 class TestServersThatFail:
