@@ -1,4 +1,4 @@
-"""A server that says exactly what a test wants, a cache on memcached and books on MariaDB, each a test's own."""
+"""A server that says just what a test wants, a cache on memcached and books on MariaDB: a test's own."""
 
 from __future__ import annotations
 
