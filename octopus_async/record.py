@@ -207,13 +207,14 @@ def _decide_update(operation: Operation, stored: Stored | None, mode: Mode) -> O
 
 
 def born_after(operation: Operation, stored: Stored | None) -> str:
-    """The ``born`` to store when ``operation`` is applied over ``stored``.
+    """The ``born`` to store when ``operation`` is applied over ``stored``: the later of the two.
 
-    An update by a caller that never read the record does not know it, and must not erase it.
+    An update by a caller that never read the record, or read one that was deleted and created
+    again meanwhile, does not know it: it must neither erase it nor set it back.
     """
-    if operation.born != NO_VERSION or stored is None or not stored.alive:
+    if stored is None or not stored.alive:
         return operation.born
-    return stored.born
+    return max(operation.born, stored.born)
 
 
 def duplicate(key: Key) -> DuplicateRecord:

@@ -186,11 +186,21 @@ def test_a_rejection_names_the_record() -> None:
     [
         (NEWER, None, NEWER),
         (NEWER, Stored(STORED, BORN, alive=True), NEWER),
+        (OTHER_BORN, Stored(STORED, BORN, alive=True), BORN),
+        (OTHER_BORN, Stored(STORED, BORN, alive=False), OTHER_BORN),
         (NO_VERSION, None, NO_VERSION),
         (NO_VERSION, Stored(STORED, BORN, alive=True), BORN),
         (NO_VERSION, Stored(STORED, BORN, alive=False), NO_VERSION),
     ],
-    ids=["known over nothing", "known", "unknown over nothing", "unknown", "unknown over a tombstone"],
+    ids=[
+        "known over nothing",
+        "later than the stored one",
+        "earlier than the stored one",
+        "earlier than that of a tombstone",
+        "unknown over nothing",
+        "unknown",
+        "unknown over a tombstone",
+    ],
 )
 def test_the_birth_that_is_stored(born: str, stored: Stored | None, expected: str) -> None:
     assert born_after(operation(Kind.UPDATE, born=born), stored) == expected

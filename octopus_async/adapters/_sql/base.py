@@ -107,10 +107,8 @@ class SQLAdapter(abc.ABC):
             condition += f" AND {VERSION} = {mark}"
             bounds = (operation.version, if_version)
         id_ = table.condition(table.id_of(operation.key))
-        values = (*table.values(fields), operation.version)
-        if operation.born == NO_VERSION:
-            return Query(table.update_keeping_born + condition, (*values, *id_, *bounds))
-        return Query(table.update + condition, (*values, operation.born, *id_, *bounds))
+        values = (*table.values(fields), operation.version, operation.born)
+        return Query(table.update + condition, (*values, *id_, *bounds))
 
     def _unless_dead(self, operation: Operation) -> tuple[object, ...]:
         """The values that the dialect's ``unless_dead`` binds."""

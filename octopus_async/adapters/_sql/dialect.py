@@ -32,6 +32,7 @@ class Dialect:
         column_type: the type of a column of ours.
         id_types: the type of an id's column of ours.
         version_type: the type of a version's column of ours.
+        later: the later of a born that is stored and a bound one, each empty where it is not known.
         suffix: what ends a statement that creates a table.
         side: the statement that creates the side table.
         unless_dead: ends an INSERT .. SELECT, so that it inserts nothing where a tombstone is as new.
@@ -45,6 +46,7 @@ class Dialect:
     column_type: Callable[[Column], str]
     id_types: Mapping[Type, str]
     version_type: str
+    later: str
     suffix: str
     side: str
     unless_dead: str
@@ -82,6 +84,7 @@ SQLITE = Dialect(
     column_type=lambda column: _SQLITE_TYPES.get(column.type, "TEXT"),
     id_types={Type.INTEGER: "INTEGER", Type.TEXT: "TEXT", Type.UUID: "TEXT"},
     version_type="TEXT",
+    later="NULLIF(MAX(COALESCE({}, ''), ?), '')",
     suffix="",
     side=(
         f"CREATE TABLE IF NOT EXISTS {SIDE} (model TEXT NOT NULL, id TEXT NOT NULL, version TEXT NOT NULL, "
@@ -132,6 +135,7 @@ MYSQL = Dialect(
     # Other collations take key, KEY, "key " and kéy for one id.
     id_types={Type.INTEGER: "BIGINT", Type.TEXT: "VARBINARY(1024)", Type.UUID: f"CHAR(36) {_ASCII}"},
     version_type=f"CHAR(26) {_ASCII}",
+    later="NULLIF(GREATEST(COALESCE({}, ''), %s), '')",
     suffix=f" ENGINE=InnoDB COMMENT='{OURS}'",
     side=(
         f"CREATE TABLE IF NOT EXISTS {SIDE} (model VARBINARY(255) NOT NULL, id VARBINARY(1024) NOT NULL, "

@@ -36,8 +36,7 @@ class Table:
         states: selects id, version and born; to be followed by a list of ids.
         insert: up to and without the row, which is `row`.
         create: inserts one row unless a tombstone is as new.
-        update: sets everything and ends with the condition on the id.
-        update_keeping_born: the same without born.
+        update: sets everything, born to the later one, and ends with the condition on the id.
         delete: ends with the condition on the id.
         overwrite: what follows the rows of an insert that is to change the rows that are there.
     """
@@ -81,15 +80,16 @@ class Table:
         self.insert = f"INSERT INTO {table} ({', '.join([id_, *own])}) VALUES "
         self.row = ", ".join([mark] * (len(own) + 1))
         self.create = f"INSERT INTO {table} ({', '.join([id_, *own])}) SELECT {self.row}{dialect.unless_dead}"
-        self._set_statements(table, id_, own, mark, "" if exact else f" AND {dialect.exactly.format(id_)}")
+        self._set_statements(dialect, table, id_, own, exact=exact)
 
-    def _set_statements(self, table: str, id_: str, own: list[str], mark: str, exactly: str) -> None:
-        self._marks_per_id = 2 if exactly else 1
+    def _set_statements(self, dialect: Dialect, table: str, id_: str, own: list[str], *, exact: bool) -> None:
+        mark, exactly = dialect.mark, "" if exact else f" AND {dialect.exactly.format(id_)}"
+        self._marks_per_id = 1 if exact else 2
         where = f" WHERE {id_} = {mark}{exactly}"
-        all_ = ", ".join(f"{name} = {mark}" for name in own)
-        without_born = ", ".join(f"{name} = {mark}" for name in own[:-1])
-        self.update = f"UPDATE {table} SET {all_ or f'{id_} = {id_}'}{where}"
-        self.update_keeping_born = f"UPDATE {table} SET {without_born}{where}"
+        set_ = [f"{name} = {mark}" for name in own] or [f"{id_} = {id_}"]
+        if self.versioned:
+            set_[-1] = f"{own[-1]} = {dialect.later.format(own[-1])}"
+        self.update = f"UPDATE {table} SET {', '.join(set_)}{where}"
         self.delete = f"DELETE FROM {table}{where}"
         self.overwrite = " ON DUPLICATE KEY UPDATE " + ", ".join(f"{name} = VALUES({name})" for name in own)
 

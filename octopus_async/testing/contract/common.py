@@ -56,6 +56,25 @@ class AdapterContract:
         assert await subject.apply(update) == [APPLIED]
         assert await subject.read(created.key) == [record_by(update)._replace(born=created.born)]
 
+    @pytest.mark.parametrize("company", ["alone", "among others"])
+    @pytest.mark.parametrize("mode", [Mode.LIVE, Mode.MIRROR], ids=lambda mode: mode.value)
+    async def test_an_update_by_who_read_an_earlier_record_keeps_the_later_birth(
+        self, subject: Subject, mode: Mode, company: str
+    ) -> None:
+        first = await subject.have(subject.key(), fields_of(title="first"))
+        await subject.apply(subject.delete(first.key))
+        again = await subject.have(first.key, fields_of(title="again"))
+        update = subject.update(first.key, fields_of(title="late"), born=first.born)
+        others = [] if company == "alone" else [subject.create(subject.key(), fields_of(count=1))]
+        assert await subject.apply(update, *others, mode=mode) == [APPLIED] * (1 + len(others))
+        assert await subject.read(first.key) == [record_by(update)._replace(born=again.born)]
+
+    async def test_an_update_by_who_knows_a_later_birth_brings_it(self, subject: Subject) -> None:
+        created = await subject.have(subject.key(), fields_of(title="old"))
+        update = subject.update(created.key, fields_of(title="new"), born=subject.clock.next())
+        assert await subject.apply(update) == [APPLIED]
+        assert await subject.read(created.key) == [record_by(update)]
+
     async def test_a_deleted_record_is_gone(self, subject: Subject) -> None:
         created = await subject.have(subject.key(), fields_of(title="gone"))
         assert await subject.apply(subject.delete(created.key)) == [APPLIED]
