@@ -29,6 +29,8 @@ FORMAT = 1
 MAGIC = "octopus journal"
 MOST_BYTES = 64 * 1024 * 1024
 """Longest line that is written, and longest that is looked at when reading."""
+NUMBERS = 1 << 53
+"""Above every number that a writer counts: what every reader of JSON can hold."""
 _MOST_REASON = 4096
 SUM_LENGTH = len(b',"sum":"00000000"}')
 
@@ -279,11 +281,22 @@ def decode_header(body: bytes) -> Header | None:
         if members.pop("octopus") != MAGIC:
             return None
         if members["format"] != FORMAT:
-            return Header(int(members["format"]), "", 0, "", 0.0, 0, 0, {}, None)
+            return Header(number_of(members["format"]), "", 0, "", 0.0, 0, 0, {}, None)
+        for name in ("segment", "first", "durable"):
+            number_of(members[name])
         members["keeps"] = {int(number): _decode_kept(kept) for number, kept in members["keeps"].items()}
-        return Header(**members)
+        dead = members["dead"]
+        members["dead"] = None if dead is None else [number_of(entry) for entry in dead]
+        return Header(**{**members, "writer": str(members["writer"])})
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def number_of(value: object) -> int:
+    """Check a number that JSON holds. Raises ValueError for what no writer counts."""
+    if type(value) is not int or not 0 <= value < NUMBERS:
+        raise ValueError("not a number of the journal")
+    return value
 
 
 def _decode_kept(members: dict[str, Any]) -> Kept:
@@ -291,12 +304,12 @@ def _decode_kept(members: dict[str, Any]) -> Kept:
     if owed is not None:
         owed = {str(target): decode_ranges(ranges) for target, ranges in owed.items()}
     last = members["last"]
-    return Kept(last if last is None else int(last), owed)
+    return Kept(last if last is None else number_of(last), owed)
 
 
 def decode_ranges(ranges: Any) -> list[Range]:  # noqa: ANN401 - what JSON holds
     """Check a list of ranges. Raises ValueError or TypeError."""
-    checked = [(int(first), int(last)) for first, last in ranges]
+    checked = [(number_of(first), number_of(last)) for first, last in ranges]
     if any(first > last for first, last in checked):
         raise ValueError("a range ends before it begins")
     return checked
@@ -338,7 +351,7 @@ def _decode_rest(sequence: int, rest: bytes) -> Line | None:
         return Unit(sequence, tuple(_raw_of(entry) for entry in members["unit"]))
     if "done" in members:
         return Done(sequence, str(members["done"]), tuple(decode_ranges(members["entries"])))
-    return Drop(sequence, int(members["drop"]))
+    return Drop(sequence, number_of(members["drop"]))
 
 
 def decode_raw(rest: bytes) -> Raw | None:
@@ -393,6 +406,17 @@ def key_bytes(key: Key) -> bytes:
         return f"{key.model}\0{key.id}".encode()
     except UnicodeEncodeError as error:
         raise JournalError(f"the journal cannot hold the key {key}: {error}") from None
+
+
+def is_text(value: bytes) -> bool:
+    """Whether it is UTF-8, as a key has to be; quick for ASCII."""
+    if value.isascii():
+        return True
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def key_of(value: bytes) -> Key:

@@ -15,6 +15,7 @@ from octopus_async.errors import JournalError
 from octopus_async.journal.format import (
     Raw,
     decode_fields,
+    is_text,
     key_bytes,
     key_of,
     kind_of,
@@ -89,7 +90,10 @@ def item_of_raw(raw: Raw, *, unit: bool = False) -> Item:
         index = _raw_indexes[form] = _index_of_raw(raw, unit=unit)
     tail = raw.version if raw.born is None or own else raw.version + raw.born
     condition = None if raw.if_version is None else plain(raw.if_version).decode()
-    key = plain(raw.model) + b"\0" + plain(raw.id)
+    model = plain(raw.model)
+    key = model + b"\0" + plain(raw.id)
+    if b"\0" in model or not is_text(key):
+        raise ValueError("its key is no text")
     return Item(key, index, _second(float(raw.at)), _tail(tail, condition, raw.fields))
 
 
@@ -141,10 +145,13 @@ def read_batch(bodies: Sequence[bytes], start: int, sequence: int, most: int) ->
             last_form, shared = form, _raw_indexes[form]
         if int(number) != sequence or b"\\" in model or b"\\" in identity:
             break
+        key = model + b"\0" + identity
+        if not (key.isascii() or is_text(key)):
+            break
         if at != last_at:
             last_at, second = at, _second(float(at))
         tail = version if born is None or own else version + born
-        keys.append(model + b"\0" + identity)
+        keys.append(key)
         blobs.append(_HEAD.pack(sequence, second) + tail + (fields or b""))
         newest = max(newest, version)
         sequence += 1

@@ -91,6 +91,7 @@ class Overlay:
             self._count(sequence // _PAGE, count)
             sequence, left = sequence + count, left - count
         shards, fresh = self._shards, list[bytes]()
+        owing = self._owing.get(index) or self._owing_of(index)
         for key, blob in zip(batch.keys, batch.blobs, strict=True):
             shard = shards[hash(key) % _SHARDS]
             if key in shard:
@@ -98,7 +99,7 @@ class Overlay:
             else:
                 shard[key] = blob
                 fresh.append(key)
-        for target in self._owing.get(index) or self._owing_of(index):
+        for target in owing:
             target.owed += len(batch.keys)
             target.queue.put_all(fresh)
 
@@ -117,6 +118,12 @@ class Overlay:
         """Whether ``target`` has not applied everything known of ``key``."""
         blobs = self._shards[hash(key) % _SHARDS].get(key)
         return blobs is not None and self._last(blobs, target) is not None
+
+    def doubts(self, target: str, key: bytes) -> bool:
+        """Whether ``target`` may still refuse the newest that it has not applied yet of ``key``."""
+        blobs = self._shards[hash(key) % _SHARDS].get(key)
+        last = self._last(blobs, target) if blobs is not None else None
+        return last is not None and last.traits.provisional
 
     def owed_by_target(self) -> dict[str, int]:
         """How many entries each target has not applied yet, where there are any."""

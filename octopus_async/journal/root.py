@@ -15,7 +15,7 @@ from pydantic_core import from_json, to_json
 from octopus_async.errors import JournalCorrupt, JournalError, JournalFull, JournalLocked
 from octopus_async.events import JournalDamaged
 from octopus_async.journal.disk import Disk
-from octopus_async.journal.format import FORMAT, MAGIC, SUM_LENGTH, seal
+from octopus_async.journal.format import FORMAT, MAGIC, SUM_LENGTH, number_of, seal
 
 BLOCK = 1 << 20
 """Numbers that a writer takes at a time: no two writers ever share one."""
@@ -222,7 +222,7 @@ def _decode(data: bytes, path: Path) -> Ceiling | None:
         members = from_json(body + b"}")
         if members["format"] != FORMAT:
             raise unknown_format(path, members["format"])
-        return Ceiling(int(members["milliseconds"]), int(members["sequence"]))
+        return Ceiling(number_of(members["milliseconds"]), number_of(members["sequence"]))
     except (ValueError, KeyError, TypeError):
         return None
 

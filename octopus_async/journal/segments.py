@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from octopus_async.journal.disk import Disk
 from octopus_async.journal.format import (
+    NUMBERS,
     SUM_LENGTH,
     Header,
     Line,
@@ -24,7 +25,7 @@ GONE = "gone"
 """The name of a file that says that nothing in its folder is needed."""
 
 _SEGMENT = re.compile(r"(\d{6,9})\.jsonl")
-ENDLESS = 1 << 53
+ENDLESS = NUMBERS
 """Above every number."""
 
 LINE_END = SUM_LENGTH + 1

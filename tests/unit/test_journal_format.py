@@ -237,3 +237,31 @@ def test_a_text_that_utf8_cannot_carry_is_refused() -> None:
 def test_a_key_comes_back_as_it_was() -> None:
     for each in (Key("Book", ""), Key("Book", "a\0b"), Key("Bööк", "\U0001f419")):
         assert key_of(key_bytes(each)) == each
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b',"at":1.0,"op":"create","model":"Book","id":"\xff","version":"%s"' % (b"0" * 26),
+        b',"at":1.0,"op":"create","model":"Bo\xffk","id":"1","version":"%s"' % (b"0" * 26),
+        b',"at":1.0,"op":"create","model":"Bo\\u0000k","id":"1","version":"%s"' % (b"0" * 26),
+        b',"at":1.0,"op":"conjure","model":"Book","id":"1","version":"%s"' % (b"0" * 26),
+    ],
+    ids=["id that is no text", "model that is no text", "model with a NUL", "unknown kind"],
+)
+def test_an_operation_that_no_writer_writes_is_a_value_error(rest: bytes) -> None:
+    found = read(rest)
+    assert isinstance(found, Entry)
+    with pytest.raises(ValueError, match="kind|text"):
+        item_of_raw(found.raw)
+
+
+@pytest.mark.parametrize("number", [b'"1"', b"1.5", b"true", b"-1", b"null", b"1e400", b"9" * 30])
+@pytest.mark.parametrize("member", ["segment", "first", "durable"])
+def test_a_header_whose_numbers_are_none_is_no_header(member: str, number: bytes) -> None:
+    header = Header(FORMAT, "writer", 3, "other", 1.5, 9, 8, {}, [])
+    body = encode_header(header, SEED)[: -SUM_LENGTH - 1]
+    before = b'"%s":%d' % (member.encode(), getattr(header, member))
+    forged = body.replace(before, b'"%s":%s' % (member.encode(), number))
+    assert forged != body
+    assert decode_header(forged) is None

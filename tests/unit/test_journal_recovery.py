@@ -374,6 +374,20 @@ async def test_j10_opening_again_and_again_finds_the_same(
     assert len(segments(tmp_path / "j")) <= 2, "headers of earlier openings do not pile up"
 
 
+async def test_a_key_owed_to_more_targets_later_opens_again_in_the_same_process(tmp_path: Path) -> None:
+    first, second = create("a"), update("a")
+    async with opened(tmp_path / "other") as journal:  # the process has seen both forms of line before
+        await journal.append(create("x"), [PRIMARY])
+        await journal.append(update("y"), [PRIMARY, REPLICA])
+    await reopen(tmp_path / "other")
+    async with opened(tmp_path / "j") as journal:
+        await journal.append(first, [PRIMARY])
+        await journal.append(second, [PRIMARY, REPLICA])
+    async with opened(tmp_path / "j") as journal:
+        (run,) = journal.runs(REPLICA, 9)
+        assert (run.operation, journal.owes(PRIMARY), journal.owes(REPLICA)) == (second, 2, 1)
+
+
 async def test_j10_what_was_settled_stays_settled_for_each_target(tmp_path: Path) -> None:
     async with opened(tmp_path / "j") as journal:
         for name in "abc":
@@ -419,14 +433,25 @@ async def test_j12_the_shared_folders_own_format_is_checked_too(tmp_path: Path) 
         await reopen(tmp_path / "j")
 
 
+def forge_ceiling(path: Path, number: bytes) -> None:
+    """A number that no writer writes, under a sum that is right."""
+    from octopus_async.journal.format import seal
+
+    body = b'{"octopus":"octopus journal","format":1,"milliseconds":%s,"sequence":9' % number
+    path.write_bytes(body + seal(body, 0) + b"\n")
+
+
 @pytest.mark.parametrize(
     "harm",
     [
         lambda path: path.write_bytes(b"rubbish"),
+        lambda path: forge_ceiling(path, b"1e400"),
+        lambda path: forge_ceiling(path, b"-1"),
+        lambda path: forge_ceiling(path, b"9" * 40),
         lambda path: path.write_bytes(b""),
         lambda path: path.unlink(),
     ],
-    ids=["damaged", "empty", "missing"],
+    ids=["damaged", "infinite", "negative", "endless", "empty", "missing"],
 )
 async def test_a_lost_ceiling_is_said_and_replaced_by_a_later_moment(
     tmp_path: Path, harm: Callable[[Path], object]
