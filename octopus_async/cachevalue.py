@@ -1,13 +1,16 @@
 """What a cache holds for a key: the rule that says who wins there, and the bytes it travels as.
 
-The bytes are two JSON documents with a line feed between them. The head is an array of seven:
-format, kind, model, id, fingerprint of the schema, version, born. The fields follow, as an object;
-tombstones and markers have none. ``[1,"r","Book","7","c0ffee...","01J...","01J..."]`` is a head.
+The bytes are a checksum and two JSON documents with a line feed between them. The checksum is the
+CRC-32 of all that follows, as eight digits: a bit that memory or a network has flipped makes a miss,
+not another record. The head is an array of seven: format, kind, model, id, fingerprint of the schema,
+version, born. The fields follow, as an object; tombstones and markers have none.
+``5a3c01fe[1,"r","Book","7","c0ffee...","01J...","01J..."]`` is a checksum and a head.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
+from zlib import crc32
 
 from pydantic_core import from_json, to_json
 
@@ -34,6 +37,7 @@ _FORMAT = 1
 _RECORD, _TOMBSTONE, _MARKER = _KINDS = ("r", "t", "m")
 _HEAD_LENGTH = 7
 _HEAD_LIMIT = 16 * 1024
+_SUM_LENGTH = 8
 
 
 class Cell(NamedTuple):
@@ -124,17 +128,25 @@ def encode_cell(cell: Cell, key: Key, fingerprint: str) -> bytes:
     """Write a cell as the bytes that are described above."""
     kind = _MARKER if cell.marker else _TOMBSTONE if cell.payload is None else _RECORD
     head = to_json([_FORMAT, kind, key.model, key.id, fingerprint, cell.version, cell.born])
-    return head if cell.payload is None else b"%b\n%b" % (head, cell.payload)
+    return seal(head if cell.payload is None else b"%b\n%b" % (head, cell.payload))
+
+
+def seal(document: bytes) -> bytes:
+    """Put the checksum before what it covers."""
+    return b"%08x%b" % (crc32(document), document)
 
 
 def decode_cell(data: bytes, key: Key, fingerprint: str) -> Cell:
     """Read the bytes that a cache held for ``key``; never raises.
 
-    What is foreign, malformed or of another key reads as an empty marker. What has another
+    What is foreign, damaged or of another key reads as an empty marker. What has another
     fingerprint reads as a marker as well, with its version for a floor: whoever wrote it may
     know more than the primary of this moment.
     """
-    head, _, payload = data.partition(b"\n")
+    document = data[_SUM_LENGTH:]
+    if data[:_SUM_LENGTH] != b"%08x" % crc32(document):
+        return EMPTY
+    head, _, payload = document.partition(b"\n")
     try:
         kind, written_by, version, born = _parse_head(head, key)
     except ValueError:

@@ -7,6 +7,7 @@ import pickle
 import pytest
 
 from octopus_async.adapters.memcache import MemcacheAdapter
+from octopus_async.cachevalue import seal
 from octopus_async.record import APPLIED, Miss, Mode, Record
 from octopus_async.schema import Schema, Type
 from octopus_async.testing.operations import Author, fields_of
@@ -49,11 +50,19 @@ class TestForeignValues:
             b'{"1":"r"}',
         ],
     )
+    @pytest.mark.parametrize("sealed", [False, True], ids=["as it is", "with a right checksum"])
     async def test_foreign_bytes_are_a_miss_that_can_be_filled(
-        self, cache: MemcacheAdapter, private_memcached: MemcachedServer, author: Author, value: bytes
+        self,
+        cache: MemcacheAdapter,
+        private_memcached: MemcachedServer,
+        author: Author,
+        value: bytes,
+        *,
+        sealed: bool,
     ) -> None:
         created = author.create(author.key(), fields_of(title="ours"))
         value = value.replace(b"%s", created.key.id.encode())
+        value = seal(value) if sealed else value
         request = b"set %b 0 0 %d\r\n%b\r\n" % (wire_of(created.key), len(value), value)
         assert await raw(private_memcached.port, request) == b"STORED\r\n"
         (miss,) = await cache.read([created.key])

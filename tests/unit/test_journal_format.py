@@ -252,7 +252,7 @@ def test_a_key_comes_back_as_it_was() -> None:
 def test_an_operation_that_no_writer_writes_is_a_value_error(rest: bytes) -> None:
     found = read(rest)
     assert isinstance(found, Entry)
-    with pytest.raises(ValueError, match="kind|text"):
+    with pytest.raises(ValueError, match=r"kind|text"):
         item_of_raw(found.raw)
 
 
