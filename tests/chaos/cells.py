@@ -10,15 +10,17 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from octopus_async import Dao, DaoManager, Receipt
+from octopus_async import Dao, DaoManager, JournalFull, Receipt, WriteUnavailable
 from octopus_async.cli.drill.judge import compare
-from octopus_async.cli.drill.ledger import Fate, Ledger, Name
+from octopus_async.cli.drill.ledger import Fate, History, Ledger, Name
 from octopus_async.cli.drill.meter import Meter
 from octopus_async.cli.drill.stage import Held
 from octopus_async.cli.drill.workload import Load, Onlooker, Volume, Worker
 from octopus_async.cli.service import owed
 from octopus_async.events import BreakerChanged, Event, ReplayStarted
 from octopus_async.guard import State
+from octopus_async.journal import FileJournal
+from tests.chaos.disks import small_disk
 from tests.chaos.pulse import Pulse
 from tests.chaos.rig import Room
 
@@ -26,6 +28,11 @@ DEADLINE = 2.0
 _SEED = 11
 _WORKERS = 6
 _PATIENCE = 20.0
+_SMALL_DISK = 16 * 1024 * 1024
+_SPARE = 64 * 1024
+_ENOUGH = 50
+JOURNAL_FULL = "mariadb killed, journal's disk full"
+JOURNAL_STAYS_FULL = "mariadb killed, journal's disk full beyond it"
 
 
 class When(Enum):
@@ -46,23 +53,37 @@ class Cell(NamedTuple):
         return f"{self.fault}, {self.when.value}"
 
     @property
+    def needs_small_disk(self) -> bool:
+        """Whether MariaDB has to have a disk that can be filled."""
+        return self.fault == "mariadb disk full"
+
+    @property
     def blind(self) -> bool:
         """Whether a read may be refused: nobody that could know can be asked."""
-        harmless = self.fault == "mariadb read-only" or self.fault.startswith("memcached")
+        harmless = self.fault in _READABLE or self.fault.startswith("memcached")
         return self.when is not When.IDLE and not harmless
 
 
-_ENDS = ("killed", "stopped 0.5 s", "stopped 5 s", "cut", "reset", "slow", "half-closed", "swallowed", "full")
+_ENDS = (
+    *("killed", "stopped 0.5 s", "stopped 5 s", "stopped 60 s"),
+    *("cut", "reset", "slow", "half-closed", "swallowed", "at its limit"),
+)
 _FAULTS = (
     *(f"{server} {end}" for server in ("mariadb", "memcached") for end in _ENDS),
     "mariadb read-only",
+    "mariadb disk full",
     "column renamed",
     "both killed",
     "mariadb killed, memcached emptied",
 )
+_READABLE = ("mariadb read-only", "mariadb disk full")
 CELLS = [
     *(Cell(fault, when) for fault in _FAULTS for when in When),
-    *(Cell(f"{server} stopped 60 s", When.LOADED) for server in ("mariadb", "memcached")),
+    *(
+        Cell(fault, when)
+        for fault in (JOURNAL_FULL, JOURNAL_STAYS_FULL)
+        for when in (When.LOADED, When.REPLAYING)
+    ),
 ]
 SHORT = [
     Cell("mariadb killed, memcached emptied", When.LOADED),
@@ -71,7 +92,13 @@ SHORT = [
     Cell("mariadb half-closed", When.IDLE),
     Cell("mariadb stopped 0.5 s", When.REPLAYING),
     Cell("column renamed", When.REPLAYING),
+    Cell("mariadb disk full", When.LOADED),
+    Cell(JOURNAL_FULL, When.LOADED),
 ]
+
+
+_COUNTS = ("acknowledged", "journalled", "refused_reads", "refused_writes")
+_TIMES = ("slowest", "late", "blocked", "closed", "drained")
 
 
 @dataclass
@@ -82,6 +109,8 @@ class Measured:
     acknowledged: int = 0
     journalled: int = 0
     refused_reads: int = 0
+    refused_writes: int = 0
+    went_on: int = 0
     slowest: float = 0.0
     late: float = 0.0
     blocked: float = 0.0
@@ -94,8 +123,9 @@ class Measured:
     @staticmethod
     def table(rows: Iterable[Measured]) -> list[str]:
         """The rows as a table in text."""
-        head = ("cell", "writes", "journalled", "refused", "slowest", "late", "blocked", "closed", "drained")
-        form = "{:<48}{:>8}{:>11}{:>9}{:>9}{:>8}{:>9}{:>8}{:>9}"
+        head = ("cell", "writes", "journalled", "unread", "refused", *_TIMES)
+        form = "{:<60}{:>8}{:>11}{:>8}{:>9}{:>9}{:>8}{:>9}{:>8}{:>9}"
+        rows = list(rows)
         return [
             form.format(*head),
             *(
@@ -104,12 +134,15 @@ class Measured:
                     row.acknowledged,
                     row.journalled,
                     row.refused_reads,
-                    *(
-                        f"{seconds:.3f}"
-                        for seconds in (row.slowest, row.late, row.blocked, row.closed, row.drained)
-                    ),
+                    row.refused_writes,
+                    *(f"{getattr(row, time):.3f}" for time in _TIMES),
                 )
                 for row in rows
+            ),
+            form.format(
+                f"{len(rows)} cells: sums, and worst times",
+                *(sum(getattr(row, count) for row in rows) for count in _COUNTS),
+                *(f"{max(getattr(row, time) for row in rows):.3f}" for time in _TIMES),
             ),
         ]
 
@@ -153,6 +186,8 @@ class Run:
         self._ledger = Ledger()
         self._replaying = asyncio.Event()
         self._blind = False
+        self._refusals: list[WriteUnavailable] = []
+        self._journal: Path | FileJournal = folder / "journal"
 
     async def run(self) -> Measured:
         """Do all of it, whatever comes of it."""
@@ -162,7 +197,7 @@ class Run:
         try:
             async with DaoManager(
                 room.urls,
-                journal=self._folder / "journal",
+                journal=self._journal,
                 timeout=DEADLINE,
                 listeners=[self._hear],
             ) as manager:
@@ -170,7 +205,8 @@ class Run:
                 await self._with(manager)
         finally:
             self._pulse.stop()
-            await room.do("heal", fault)
+            if fault in room.faults:
+                await room.do("heal", fault)
             await room.do("heal", "mariadb killed")
         rows = await room.do("held", _SEED)
         compare(self._ledger, [Held(Name(*name), step, intact) for name, step, intact in rows])
@@ -234,6 +270,9 @@ class Run:
         for history in self._ledger.histories:
             await load.look_up(history)
 
+    def _make_load(self, **parts: Any) -> Load:  # noqa: ANN401 - the fields of a load
+        return Load(**parts)
+
     @asynccontextmanager
     async def _loaded(self, manager: DaoManager) -> AsyncGenerator[None]:
         load, stop = self._load(manager), asyncio.Event()
@@ -251,7 +290,7 @@ class Run:
         volumes.pulse = self._pulse
         meter = Meter()
         meter.begin_phase("all", 0.0, away=False)
-        return Load(
+        return self._make_load(
             volumes=volumes,
             ledger=self._ledger,
             meter=meter,
@@ -278,9 +317,77 @@ class Run:
         measured.acknowledged = ledger.fates[Fate.ACKNOWLEDGED]
         measured.journalled = ledger.journalled
         measured.refused_reads = ledger.refused_reads
+        measured.refused_writes = len(self._refusals)
         measured.slowest, measured.late, measured.blocked = pulse.slowest, pulse.late, pulse.blocked
         measured.faults.update({fault.name.lower(): found for fault, found in ledger.examples.items()})
         return measured
+
+
+class RunWithFullJournal(Run):
+    """A cell in which MariaDB is killed, and then the journal's disk is full as well.
+
+    Either there is room again while MariaDB is still away, and from then on writes are taken as before. Or
+    MariaDB is back first: then it is given what it is owed, and takes writes, with a disk that is still full.
+    """
+
+    def __init__(self, cell: Cell, room: Room, folder: Path) -> None:
+        super().__init__(cell, room, folder)
+        self._disk = small_disk(folder / "disk", _SMALL_DISK)
+        self._journal = FileJournal(folder / "disk" / "journal", disk=self._disk.journal_disk)
+
+    async def run(self) -> Measured:
+        """As without, on a disk that is taken away in the end."""
+        try:
+            return await super().run()
+        finally:
+            self._disk.leave()
+
+    def _make_load(self, **parts: Any) -> Load:  # noqa: ANN401 - the fields of a load
+        return LoadWithRefusals(**parts, refusals=self._refusals)
+
+    async def _struck(self) -> None:
+        ledger = self._ledger
+        await self._room.do("strike", "mariadb killed")
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(self._disk.fill, _SPARE)
+        await self._until(lambda: len(self._refusals) >= _ENOUGH)
+        if self._cell.fault == JOURNAL_FULL:
+            self._disk.empty()
+            await self._went_on(lambda: ledger.journalled)
+        await self._room.do("heal", "mariadb killed")
+        if self._cell.fault == JOURNAL_STAYS_FULL:
+            await self._went_on(lambda: ledger.fates[Fate.ACKNOWLEDGED])
+
+    async def _went_on(self, count: Callable[[], int]) -> None:
+        before = count()
+        await self._until(lambda: count() >= before + _ENOUGH)
+        self.measured.went_on = count() - before
+
+
+@dataclass(slots=True)
+class LoadWithRefusals(Load):
+    """A load in which a write may be refused because the journal's disk is full, and for nothing else.
+
+    Attributes:
+        refusals: the refusals that said so.
+    """
+
+    refusals: list[WriteUnavailable] = field(kw_only=True)
+
+    def _fate(self, error: Exception) -> Fate:
+        """That nothing was written is taken at its word."""
+        if isinstance(error, WriteUnavailable) and "Nothing was written" in str(error):
+            return Fate.REFUSED
+        return Load._fate(self, error)
+
+    def _failed(self, history: History, verb: str, error: Exception) -> None:
+        """A refusal has to name the journal, and what to do."""
+        causes = error.causes if isinstance(error, WriteUnavailable) else {}
+        full = causes.get("journal")
+        if isinstance(error, WriteUnavailable) and isinstance(full, JournalFull) and "room" in str(full):
+            self.refusals.append(error)
+        else:
+            Load._failed(self, history, verb, error)
 
 
 def all_closed(manager: DaoManager) -> bool:

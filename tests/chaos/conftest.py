@@ -7,7 +7,8 @@ from collections.abc import Generator
 import pytest
 
 from octopus_async.testing.servers import MARIADB, MEMCACHED, find
-from tests.chaos.cells import CELLS, SHORT, Measured
+from tests.chaos.cells import CELLS, SHORT, Cell, Measured
+from tests.chaos.disks import why_not_mounted
 from tests.chaos.rig import Room
 
 MEASURED = pytest.StashKey[list[Measured]]()
@@ -29,15 +30,40 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("chaos")
         for line in Measured.table(measured):
             terminalreporter.line(line)
+        if why_not_mounted() is not None:
+            terminalreporter.line(
+                f"The journal's disk was full by a quota in the process, and MariaDB's was not: "
+                f"mounting a small one takes root ({why_not_mounted()})"
+            )
 
 
 @pytest.fixture(scope="session")
-def room() -> Generator[Room]:
+def ordinary_room() -> Generator[Room]:
     for kind in (MARIADB, MEMCACHED):
         find(kind)
     room = Room()
     yield room
     room.close()
+
+
+@pytest.fixture(scope="session")
+def small_room() -> Generator[Room]:
+    why_not = why_not_mounted()
+    if why_not is not None:
+        pytest.skip(f"MariaDB's disk cannot be filled: mounting a small one takes root ({why_not})")
+    for kind in (MARIADB, MEMCACHED):
+        find(kind)
+    room = Room(small=True)
+    yield room
+    room.close()
+
+
+@pytest.fixture
+def room(cell: Cell, request: pytest.FixtureRequest) -> Room:
+    """The servers of a cell: those with a small disk are started for the cells that fill it alone."""
+    name = "small_room" if cell.needs_small_disk else "ordinary_room"
+    room: Room = request.getfixturevalue(name)
+    return room
 
 
 @pytest.fixture

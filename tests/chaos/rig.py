@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -21,11 +22,14 @@ from octopus_async.cli.drill import stage
 from octopus_async.cli.drill.workload import TABLE
 from octopus_async.testing.proxy import FaultyProxy
 from octopus_async.testing.servers import MariaDBServer, MemcachedServer, PrivateServer
+from octopus_async.testing.servers.find import Installation
 from octopus_async.url import BackendURL
+from tests.chaos.disks import MountedDisk
 
 Act = Callable[[], Awaitable[Any]]
 _CONNECTIONS = 10  # MariaDB has no lower limit
 _CACHE_CONNECTIONS = 24
+_SMALL = 128 * 1024 * 1024  # its logs and system tables need most of it
 
 
 class Fault(NamedTuple):
@@ -44,18 +48,47 @@ class Fault(NamedTuple):
     middle: Act | None = None
 
 
-class Rig:
-    """MariaDB and memcached, each behind a proxy."""
+class SmallMariaDB(MariaDBServer):
+    """A MariaDB whose data lie on a disk of their own, which can be filled."""
 
-    def __init__(self, stack: AsyncExitStack) -> None:
+    disk: MountedDisk | None = None
+
+    def _prepare(self, installation: Installation) -> None:
+        super()._prepare(installation)
+        data, made = self.folder / "data", self.folder / "made"
+        data.rename(made)
+        data.mkdir()
+        self.disk = MountedDisk(data, _SMALL)
+        shutil.copytree(made, data, dirs_exist_ok=True)
+        shutil.rmtree(made)
+
+    async def stop(self) -> None:
+        """End it, and take its disk away."""
+        await self.kill()
+        if self.disk is not None:
+            self.disk.leave()
+            self.disk = None
+        await super().stop()
+
+
+class Rig:
+    """MariaDB and memcached, each behind a proxy.
+
+    Parameters:
+        stack: ends what is started.
+        small: whether MariaDB has a disk that can be filled.
+    """
+
+    def __init__(self, stack: AsyncExitStack, *, small: bool) -> None:
         self._stack = stack
+        self._small = small
         self._held: list[Any] = []
         self._busy: list[asyncio.StreamWriter] = []
 
     async def open(self) -> None:
         """Start all of it."""
         enter = self._stack.enter_async_context
-        self.mariadb = await enter(MariaDBServer())
+        self.mariadb = await enter(SmallMariaDB() if self._small else MariaDBServer())
         self.memcached = await enter(MemcachedServer(max_connections=_CACHE_CONNECTIONS))
         self.primary = await enter(FaultyProxy(self.mariadb.url))
         self.cache = await enter(FaultyProxy(self.memcached.url))
@@ -88,8 +121,9 @@ class Rig:
             **self._server_faults("memcached", self.memcached),
             **self._proxy_faults("mariadb", self.primary),
             **self._proxy_faults("memcached", self.cache),
-            "mariadb full": Fault(self._fill_mariadb, self._leave_mariadb),
-            "memcached full": Fault(self._fill_memcached, self._leave_memcached),
+            "mariadb at its limit": Fault(self._fill_mariadb, self._leave_mariadb),
+            "memcached at its limit": Fault(self._fill_memcached, self._leave_memcached),
+            "mariadb disk full": Fault(self._fill_disk, self._empty_disk, 3.0),
             "mariadb read-only": Fault(
                 lambda: self.order("SET GLOBAL read_only = 1"), lambda: self.order("SET GLOBAL read_only = 0")
             ),
@@ -127,6 +161,16 @@ class Rig:
             while True:
                 self._held.append(await _connection(self.mariadb.url))
         await self.primary.heal()
+
+    async def _fill_disk(self) -> None:
+        assert isinstance(self.mariadb, SmallMariaDB)
+        assert self.mariadb.disk is not None
+        await asyncio.to_thread(self.mariadb.disk.fill)
+
+    async def _empty_disk(self) -> None:
+        if isinstance(self.mariadb, SmallMariaDB) and self.mariadb.disk is not None:
+            self.mariadb.disk.empty()
+            await _start(self.mariadb)  # InnoDB was seen to end itself when it could not undo a statement
 
     async def _leave_mariadb(self) -> None:
         for connection in self._held:
@@ -184,10 +228,10 @@ async def _connection(url: str) -> Any:  # noqa: ANN401 - the driver is not type
     )
 
 
-async def serve() -> None:
+async def serve(*, small: bool) -> None:
     """Do what the input says, one line after the other, and answer each with a line."""
     async with AsyncExitStack() as stack:
-        rig = Rig(stack)
+        rig = Rig(stack, small=small)
         await rig.open()
         faults = rig.faults()
         hello = {name: (fault.seconds, fault.middle is not None) for name, fault in faults.items()}
@@ -205,13 +249,16 @@ async def serve() -> None:
 class Room:
     """The process that has the rig, seen from the process under test.
 
+    Parameters:
+        small: whether MariaDB has a disk that can be filled.
+
     Attributes:
         urls: the primary and the cache, by way of their proxies.
         faults: for each, how many seconds it lasts, and whether anything happens in the middle of it.
     """
 
-    def __init__(self) -> None:
-        command = (sys.executable, "-m", "tests.chaos.rig")
+    def __init__(self, *, small: bool = False) -> None:
+        command = (sys.executable, "-m", "tests.chaos.rig", *(["--small"] if small else []))
         self._process = Popen(command, stdin=PIPE, stdout=PIPE, text=True, cwd=Path(__file__).parents[2])
         primary, cache, faults = self._answer()
         self.urls: list[str] = [primary, cache]
@@ -239,4 +286,4 @@ class Room:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve())
+    asyncio.run(serve(small="--small" in sys.argv))

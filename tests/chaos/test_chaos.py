@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.cells import Cell, Measured, Run, When
+from tests.chaos.cells import JOURNAL_FULL, JOURNAL_STAYS_FULL, Cell, Measured, Run, RunWithFullJournal, When
 from tests.chaos.rig import Room
 
 
@@ -14,7 +14,9 @@ from tests.chaos.rig import Room
 async def test_nothing_is_lost_late_or_stuck(
     cell: Cell, room: Room, tmp_path: Path, measured: list[Measured]
 ) -> None:
-    found = await Run(cell, room, tmp_path).run()
+    full = cell.fault in (JOURNAL_FULL, JOURNAL_STAYS_FULL)
+    run = RunWithFullJournal if full else Run
+    found = await run(cell, room, tmp_path).run()
     measured.append(found)
     assert {fault: examples for fault, examples in found.faults.items() if examples} == {}
     assert found.acknowledged > 50
@@ -26,3 +28,6 @@ async def test_nothing_is_lost_late_or_stuck(
         assert found.journalled == 0
     if cell.when is When.REPLAYING:
         assert found.journalled > 0
+    if full:
+        assert found.refused_writes > 0
+        assert found.went_on > 0

@@ -100,12 +100,15 @@ class Load:
             fate = Fate.ACKNOWLEDGED
             self.meter.wrote(time.perf_counter() - began)
         except Exception as error:  # noqa: BLE001 - as above
-            if isinstance(error, RecordRejected | RecordNotFound):
-                fate = Fate.REFUSED
+            fate = self._fate(error)
             self._failed(history, deed.name.lower(), error)
         finally:
             self.ledger.end(history, fate, journalled=journalled)
         return fate is Fate.ACKNOWLEDGED
+
+    def _fate(self, error: Exception) -> Fate:
+        """What an error says of the write that raised it."""
+        return Fate.REFUSED if isinstance(error, RecordRejected | RecordNotFound) else Fate.UNKNOWN
 
     def _judge(self, history: History, floor: int, volume: Volume | None) -> None:
         if volume is not None and not self._is_intact(history, volume):
