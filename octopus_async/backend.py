@@ -121,8 +121,25 @@ class CacheAdapter(Adapter, Protocol):
 class ScanAdapter(Adapter, Protocol):
     """A backend that can list its records."""
 
-    def scan(self, model: str, *, after: str = "", batch: int = 500) -> AsyncIterator[Record]:
-        """All of a model's records, living ones and tombstones, of versions above ``after``."""
+    def scan(
+        self, model: str, *, after: str = "", batch: int = 500, beyond: Record | None = None
+    ) -> AsyncIterator[Record]:
+        """All of a model's records, living ones and tombstones, of versions above ``after``.
+
+        In an order of its own, in which ``beyond``, a record of an earlier scan, says where to go on.
+        """
+        ...
+
+
+@runtime_checkable
+class PeekAdapter(Adapter, Protocol):
+    """A backend that can be looked into without a trace."""
+
+    async def peek(self, keys: Sequence[Key]) -> Sequence[Record | None]:
+        """What is stored for keys, tombstones included; one answer each, in their order.
+
+        A cache leaves no lease for what it does not have. Raises `Unavailable`.
+        """
         ...
 
 

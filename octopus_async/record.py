@@ -53,6 +53,8 @@ class Mode(Enum):
     """By the primary, out of the journal."""
     MIRROR = "mirror"
     """By a replica or a cache, which look at the version alone."""
+    MEND = "mend"
+    """By a replica that is repaired: as MIRROR, or else over exactly the version ``if_version``."""
 
 
 class Operation(NamedTuple):
@@ -155,8 +157,8 @@ def decide(operation: Operation, stored: Stored | None, mode: Mode) -> Outcome |
     Returns:
         None if it is to be applied; otherwise the outcome to report, with nothing changed.
     """
-    if mode is Mode.MIRROR:
-        return _decide_by_version(operation, stored)
+    if mode in (Mode.MIRROR, Mode.MEND):
+        return None if _is_mended(operation, stored, mode) else _decide_by_version(operation, stored)
     if operation.if_version is not None and mode is Mode.LIVE:
         return _decide_conditional(operation, stored, operation.if_version)
     if operation.kind is Kind.CREATE:
@@ -164,6 +166,11 @@ def decide(operation: Operation, stored: Stored | None, mode: Mode) -> Outcome |
     if operation.kind is Kind.UPDATE:
         return _decide_update(operation, stored, mode)
     return _decide_by_version(operation, stored)
+
+
+def _is_mended(operation: Operation, stored: Stored | None, mode: Mode) -> bool:
+    """Whether a repair meets what it was meant for: it may set a version back, or write one anew."""
+    return mode is Mode.MEND and stored is not None and stored.version == operation.if_version
 
 
 def _decide_by_version(operation: Operation, stored: Stored | None) -> Outcome | None:

@@ -111,14 +111,14 @@ class Shard:
         if done.replies != [STORED] or wire not in done.items or done.items[wire].data != nonce:
             raise self._server.failed("a value that was stored could not be read back")
 
-    async def read(self, keys: Sequence[Key]) -> dict[Key, Answer]:
-        """Look up keys, and leave a lease for each that is missing. Raises `Unavailable`."""
+    async def read(self, keys: Sequence[Key], *, leasing: bool = True) -> dict[Key, Answer]:
+        """Look up keys, and with ``leasing`` leave a lease for each that is missing. Raises `Unavailable`."""
         wires = {self._form.wire_key(key): key for key in keys}
         found: dict[Key, Answer] = {}
         done = await self._server.exchange([], list(wires))
         self._take(done.items, wires, found)
         missing = [wire for wire in wires if wire not in done.items]
-        if missing and done.error is None:
+        if missing and leasing and done.error is None:
             form = self._form
             adds = [
                 form.store(b"add", wire, form.encode(wires[wire], EMPTY), _LEASE_LIFE) for wire in missing

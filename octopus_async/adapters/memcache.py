@@ -154,11 +154,12 @@ class MemcacheAdapter:
             found = await self._read_shards(keys)
         return [found.get(key) for key in keys]
 
-    async def _read_shards(self, keys: Sequence[Key]) -> dict[Key, Answer]:
+    async def _read_shards(self, keys: Sequence[Key], *, leasing: bool = True) -> dict[Key, Answer]:
         groups: dict[Shard, list[Key]] = defaultdict(list)
         for key in keys:
             groups[self._locate(key)].append(key)
-        results = await _together([_caught(shard.read(group)) for shard, group in groups.items()])
+        reads = [_caught(shard.read(group, leasing=leasing)) for shard, group in groups.items()]
+        results = await _together(reads)
         if self._all_fail:
             _raise_if_all_failed(results)
         found: dict[Key, Answer] = {}
@@ -166,6 +167,13 @@ class MemcacheAdapter:
             if not isinstance(result, Unavailable):
                 found.update(result)
         return found
+
+    async def peek(self, keys: Sequence[Key]) -> list[Record | None]:
+        """Look up keys without leaving leases; else as `read`."""
+        self._check_open()
+        found = await self._read_shards(keys, leasing=False)
+        answers = [found.get(key) for key in keys]
+        return [answer if isinstance(answer, Record) else None for answer in answers]
 
     async def apply(self, operations: Sequence[Operation], mode: Mode) -> list[Outcome]:  # noqa: ARG002 - see below
         """Apply operations by their versions alone, whatever the mode. Raises `Unavailable` if all fail."""

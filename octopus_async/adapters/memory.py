@@ -134,8 +134,14 @@ class MemoryAdapter:
         self._check_open()
         now = self._now()
         if self._durable:
-            return [self._find(key) for key in keys]
+            return [self._find(key, now) for key in keys]
         return [self._look_up(key, now) for key in keys]
+
+    async def peek(self, keys: Sequence[Key]) -> list[Record | None]:
+        """Look up keys: records and tombstones; no lease is left for what a cache does not have."""
+        self._check_open()
+        now = self._now()
+        return [self._find(key, now) for key in keys]
 
     async def apply(self, operations: Sequence[Operation], mode: Mode) -> list[Outcome]:
         """Apply operations; a cache looks at versions alone, whatever the mode."""
@@ -162,13 +168,20 @@ class MemoryAdapter:
         *,
         after: str = "",
         batch: int = 500,  # noqa: ARG002 - nothing is fetched, so nothing comes in batches
+        beyond: Record | None = None,
     ) -> AsyncIterator[Record]:
         """All of a model's records, tombstones too, of versions above ``after``, oldest first."""
         self._check_open()
         if not self._durable:
             raise OperationNotSupported(f"{self._name} is a cache: it can't list its records")
-        for record in self._scan(model, after):
+        for record in self._scan(model, after, beyond):
             yield record
+
+    def _find(self, key: Key, now: float) -> Record | None:
+        entry = self._entries.get(key)
+        if entry is None or entry.expires <= now or entry.cell.marker:
+            return None
+        return record_of(key, entry.cell)
 
     def _check_open(self) -> None:
         if not self._is_open:
@@ -209,10 +222,6 @@ class MemoryAdapter:
 
     # --- as a durable backend
 
-    def _find(self, key: Key) -> Record | None:
-        entry = self._entries.get(key)
-        return None if entry is None else record_of(key, entry.cell)
-
     def _decide(self, operation: Operation, mode: Mode) -> Outcome:
         if operation.kind in (Kind.INVALIDATE, Kind.RETRACT):
             return rejected(OperationNotSupported(f"{self._name} is durable: it forgets nothing"))
@@ -225,11 +234,13 @@ class MemoryAdapter:
         self._store(operation.key, cell, math.inf)
         return APPLIED
 
-    def _scan(self, model: str, after: str) -> Iterator[Record]:
+    def _scan(self, model: str, after: str, beyond: Record | None) -> Iterator[Record]:
         found = [
             (entry.cell.version, key)
             for key, entry in self._entries.items()
-            if key.model == model and entry.cell.version > after
+            if key.model == model
+            and (not after or entry.cell.version > after)
+            and (beyond is None or (entry.cell.version, key) > (beyond.version, beyond.key))
         ]
         for _, key in sorted(found):
             yield record_of(key, self._entries[key].cell)

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
-from octopus_async.backend import Adapter, Answer, CacheAdapter, Capabilities, ScanAdapter
+from octopus_async.backend import Adapter, Answer, CacheAdapter, Capabilities, PeekAdapter, ScanAdapter
 from octopus_async.errors import (
     BackendFailed,
     BackendRefused,
@@ -218,6 +218,13 @@ class Guard:
                 answers.append(answer)
         return answers
 
+    async def peek(self, keys: Sequence[Key]) -> Sequence[Record | None]:
+        """Look into the backend without a trace; by a read where its adapter cannot. Raises `Unavailable`."""
+        records: list[Record | None] = []
+        for part in parts(keys, self.capabilities.read_batch):
+            records += await self._read_lane.bulk(lambda part=part: self._run_peek(part))  # type: ignore[misc]
+        return records
+
     async def apply(self, operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:
         """Apply operations in physical calls of their own; one outcome each, raising nothing."""
         outcomes: list[Outcome] = []
@@ -225,16 +232,20 @@ class Guard:
             outcomes += await self._write_lane.bulk(lambda part=part: self._run_writes(part, mode))  # type: ignore[misc]
         return outcomes
 
-    def scan(self, model: str, *, after: str = "", batch: int = 500) -> AsyncIterator[Record]:
+    def scan(
+        self, model: str, *, after: str = "", batch: int = 500, beyond: Record | None = None
+    ) -> AsyncIterator[Record]:
         """All records of a model. Raises `OperationNotSupported` where the adapter cannot."""
         if not isinstance(self.adapter, ScanAdapter) or not self.capabilities.scan:
             msg = f"backend {self.name} cannot list its records"
             raise OperationNotSupported(msg)
-        return self._scan(self.adapter, model, after, batch)
+        return self._scan(self.adapter, model, after, batch, beyond)
 
-    async def _scan(self, adapter: ScanAdapter, model: str, after: str, batch: int) -> AsyncIterator[Record]:
+    async def _scan(
+        self, adapter: ScanAdapter, model: str, after: str, batch: int, beyond: Record | None
+    ) -> AsyncIterator[Record]:
         await self._guarded(self.reads, "reads", lambda: self._models.ensure({model}))
-        async for record in adapter.scan(model, after=after, batch=batch):
+        async for record in adapter.scan(model, after=after, batch=batch, beyond=beyond):
             yield record
 
     # -- physical calls --------------------------------------------------------------------------
@@ -248,6 +259,16 @@ class Guard:
             return await by_model(keys, keys, lambda part: self._run_reads(part, None))
         except Unavailable as error:
             return [error] * len(keys)
+
+    async def _run_peek(self, keys: Sequence[Key]) -> Sequence[Record | None]:
+        return await self._guarded(self.reads, "reads", lambda: self._peek(keys))
+
+    async def _peek(self, keys: Sequence[Key]) -> Sequence[Record | None]:
+        await self._models.ensure({key.model for key in keys})
+        if isinstance(self.adapter, PeekAdapter):
+            return await self._watched(self.adapter.peek(keys), keys)
+        answers = await self._watched(self.adapter.read(keys), keys)
+        return [answer if isinstance(answer, Record) else None for answer in answers]
 
     async def _run_writes(self, operations: Sequence[Operation], mode: object) -> Sequence[Outcome]:
         try:

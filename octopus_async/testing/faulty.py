@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from enum import Enum
 from typing import TypeAlias, TypeVar, cast
 
-from octopus_async.backend import Adapter, Answer, CacheAdapter, Capabilities, ScanAdapter
+from octopus_async.backend import Adapter, Answer, CacheAdapter, Capabilities, PeekAdapter, ScanAdapter
 from octopus_async.errors import BackendFailed, BackendRefused, OperationNotSupported
 from octopus_async.record import Key, Miss, Mode, Operation, Outcome, Record
 from octopus_async.schema import Schema
@@ -46,7 +46,7 @@ class FaultyAdapter:
 
     Attributes:
         opens: the fault of `open`.
-        reads: the fault of `read`, `ping` and `scan`.
+        reads: the fault of `read`, `peek`, `ping` and `scan`.
         writes: the fault of `apply`, `fill`, `probe` and `prepare`.
         calls: how often each method was called, by its name.
     """
@@ -122,12 +122,21 @@ class FaultyAdapter:
         cache = cast("CacheAdapter", self.adapter)
         await self._call("fill", self.writes, lambda: cache.fill(items))
 
-    async def scan(self, model: str, *, after: str = "", batch: int = 500) -> AsyncIterator[Record]:
+    async def peek(self, keys: Sequence[Key]) -> Sequence[Record | None]:
+        """Look up keys without a trace."""
+        if not isinstance(self.adapter, PeekAdapter):
+            raise OperationNotSupported(f"{self.name} can't be looked into")
+        adapter = self.adapter
+        return await self._call("peek", self.reads, lambda: adapter.peek(keys))
+
+    async def scan(
+        self, model: str, *, after: str = "", batch: int = 500, beyond: Record | None = None
+    ) -> AsyncIterator[Record]:
         """List records."""
         if not isinstance(self.adapter, ScanAdapter):
             raise OperationNotSupported(f"{self.name} can't list its records")
         await self._call("scan", self.reads, _nothing)
-        async for record in self.adapter.scan(model, after=after, batch=batch):
+        async for record in self.adapter.scan(model, after=after, batch=batch, beyond=beyond):
             yield record
 
     async def _call(self, method: str, chooser: Chooser, call: Callable[[], Awaitable[T]]) -> T:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple, TypeVar
 
 from octopus_async.adapters._sql.dialect import SIDE, VERSION, Dialect
@@ -79,6 +81,31 @@ class SQLAdapter(abc.ABC):
             found.update((record.key, record) for record in records)
         return [found.get(key) for key in keys]
 
+    async def peek(self, keys: Sequence[Key]) -> list[Record | None]:
+        """Look up keys, tombstones too."""
+        living = await self.read(keys)
+        graves = await self._graves([key for key, record in zip(keys, living, strict=True) if record is None])
+        found = zip(keys, living, strict=True)
+        return [record if isinstance(record, Record) else graves.get(key) for key, record in found]
+
+    async def _graves(self, keys: Sequence[Key]) -> dict[Key, Record]:
+        asked: dict[str, list[str]] = {}
+        for key in keys:
+            with contextlib.suppress(InvalidRecord):  # no record can have such an id
+                self._table(key.model).id_of(key)
+                asked.setdefault(key.model, []).append(key.id)
+        sql = (
+            f"SELECT model, id, version, born FROM {SIDE} WHERE deleted = 1 AND model = {self._dialect.mark}"
+        )
+        queries = [
+            Query(f"{sql} AND id IN ({self._marks(part)})", (model, *part))
+            for model, ids in asked.items()
+            for part in split(ids)
+        ]
+        found = chain.from_iterable(await self._select(queries)) if queries else ()
+        graves = [Record(Key(_text(row[0]), _text(row[1])), row[2], row[3], None) for row in found]
+        return {grave.key: grave for grave in graves}
+
     def _alone(self, operation: Operation, mode: Mode) -> Query | None:
         """A live create or update as one statement that affects one row, or has no effect.
 
@@ -86,7 +113,7 @@ class SQLAdapter(abc.ABC):
         and is the one expected. None for what needs a transaction. Raises `InvalidRecord`.
         """
         table = self._table(operation.key.model)
-        if not table.versioned or mode is Mode.REPLAY or operation.fields is None:
+        if not table.versioned or mode in (Mode.REPLAY, Mode.MEND) or operation.fields is None:
             return None
         if_version = operation.if_version if mode is Mode.LIVE else None
         if operation.kind is Kind.UPDATE and if_version != NO_VERSION:
@@ -120,7 +147,9 @@ class SQLAdapter(abc.ABC):
     def _marks(self, values: Sequence[object]) -> str:
         return ", ".join([self._dialect.mark] * len(values))
 
-    async def scan(self, model: str, *, after: str = "", batch: int = 500) -> AsyncIterator[Record]:
+    async def scan(
+        self, model: str, *, after: str = "", batch: int = 500, beyond: Record | None = None
+    ) -> AsyncIterator[Record]:
         """All of a model's records, living ones and then tombstones, each in the order of ids.
 
         Whatever does not change meanwhile is seen exactly once.
@@ -129,25 +158,28 @@ class SQLAdapter(abc.ABC):
             model: the model's name.
             after: only records of versions above this one; all of them where it is empty.
             batch: how many to fetch at a time.
+            beyond: only what comes behind this record of an earlier scan.
 
         Raises:
             Unavailable: the backend failed.
         """
         table = self._table(model)
-        async for record in self._scan_living(table, after, batch):
-            yield record
-        async for record in self._scan_tombstones(table, after, batch):
+        last = None if beyond is None else beyond.key
+        among_graves = beyond is not None and beyond.fields is None
+        if not among_graves:
+            async for record in self._scan_living(table, after, batch, last):
+                yield record
+        async for record in self._scan_tombstones(table, after, batch, last if among_graves else None):
             yield record
 
-    async def _scan_living(self, table: Table, after: str, batch: int) -> AsyncIterator[Record]:
+    async def _scan_living(
+        self, table: Table, after: str, batch: int, beyond: Key | None
+    ) -> AsyncIterator[Record]:
         mark = self._dialect.mark
         bounds = {f"{table.version} > {mark}": after} if after else {}
-        rows: Sequence[Row] = []
+        last = {} if beyond is None else {f"{table.id} > {mark}": table.id_of(beyond)}
         while True:
-            conditions: dict[str, object] = {
-                **bounds,
-                **({f"{table.id} > {mark}": rows[-1][0]} if rows else {}),
-            }
+            conditions: dict[str, object] = {**bounds, **last}
             where = " AND ".join(conditions) or "1 = 1"
             sql = f"{table.page}{where} ORDER BY {table.id} LIMIT {batch:d}"
             (rows,) = await self._select([Query(sql, (*table.leading(), *conditions.values()))])
@@ -155,14 +187,17 @@ class SQLAdapter(abc.ABC):
                 yield table.record(row)
             if len(rows) < batch:
                 return
+            last = {f"{table.id} > {mark}": rows[-1][0]}
 
-    async def _scan_tombstones(self, table: Table, after: str, batch: int) -> AsyncIterator[Record]:
+    async def _scan_tombstones(
+        self, table: Table, after: str, batch: int, beyond: Key | None
+    ) -> AsyncIterator[Record]:
         mark = self._dialect.mark
         sql = (
             f"SELECT id, version, born FROM {SIDE} WHERE model = {mark} AND deleted = 1 "
             f"AND version > {mark} AND id > {mark} ORDER BY id LIMIT {batch:d}"
         )
-        last: object = ""
+        last: object = "" if beyond is None else beyond.id
         while True:
             (rows,) = await self._select([Query(sql, (table.model, after, last))])
             graves = [Record(Key(table.model, _text(row[0])), row[1], row[2], None) for row in rows]

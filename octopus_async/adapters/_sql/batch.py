@@ -36,6 +36,7 @@ class Change(NamedTuple):
         id: the value of the id's column.
         values: the columns' values; None for a delete.
         over: whether a living row is there.
+        back: whether something newer is there, which a repair sets back.
         born: the born to store.
     """
 
@@ -45,6 +46,7 @@ class Change(NamedTuple):
     id: object
     values: tuple[object, ...] | None
     over: bool
+    back: bool
     born: str
 
 
@@ -119,7 +121,7 @@ class Batch:
     @property
     def contends(self) -> bool:
         """Whether it has to have its keys for itself: deletes, replays, and mapped tables."""
-        return self.mode is Mode.REPLAY or any(
+        return self.mode in (Mode.REPLAY, Mode.MEND) or any(
             self._operations[index].kind is Kind.DELETE or not item.table.versioned
             for index, item in self._items.items()
         )
@@ -145,7 +147,8 @@ class Batch:
             if outcome is None:
                 over = stored is not None and stored.alive
                 born = born_after(operation, stored)
-                changes.append(Change(index, operation, *self._items[index], over, born))
+                back = stored is not None and stored.version > operation.version
+                changes.append(Change(index, operation, *self._items[index], over, back, born))
         return changes
 
     def applied(self, changes: Iterable[Change]) -> None:
@@ -182,7 +185,7 @@ def side_rows_of(changes: Iterable[Change]) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = [
         (*change.operation.key, change.operation.version, change.born, change.values is None)
         for change in changes
-        if change.values is None or not change.table.versioned
+        if change.values is None or change.back or not change.table.versioned
     ]
     return sorted(rows, key=lambda row: row[:2])
 

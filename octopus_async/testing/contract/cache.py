@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from octopus_async.backend import PeekAdapter
 from octopus_async.record import APPLIED, Key, Miss, Mode, Operation, Outcome, Record, Status
 from octopus_async.testing.contract.common import AdapterContract
 from octopus_async.testing.contract.subject import Subject, record_by
@@ -105,6 +106,15 @@ class CacheContract(AdapterContract):
         await subject.apply(_make(subject, forget, old.key, new.version))
         await subject.fill(old, miss)
         assert isinstance(await _answer(subject, old.key), Miss)
+
+    async def test_a_look_leaves_no_lease_and_sees_no_marker(self, subject: Subject) -> None:
+        kept = await subject.have(subject.key(), fields_of(title="kept"))
+        gone, forgotten = subject.delete(subject.key(), born=subject.clock.next()), subject.key()
+        await subject.apply(gone, _make(subject, "invalidate", forgotten, subject.clock.next()))
+        absent = subject.create(subject.key(), fields_of(title="not there"))
+        assert isinstance(subject.adapter, PeekAdapter)
+        found = await subject.adapter.peek([kept.key, gone.key, forgotten, absent.key])
+        assert list(found) == [record_by(kept), record_by(gone), None, None]
 
     async def test_of_two_readers_the_first_fills(self, subject: Subject) -> None:
         key = subject.key()

@@ -96,7 +96,7 @@ class AdapterContract:
         older = subject.update(subject.key(), fields_of(title="older"))
         newer = await subject.have(older.key, fields_of(title="newer"))
         outcomes = [await subject.apply(older, mode=mode) for mode in Mode]
-        assert outcomes == [[Outcome(Status.SUPERSEDED, stored=newer.version)]] * 3
+        assert outcomes == [[Outcome(Status.SUPERSEDED, stored=newer.version)]] * len(Mode)
         assert await subject.read(older.key) == [record_by(newer)]
 
     # --- batches

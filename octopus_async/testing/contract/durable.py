@@ -8,7 +8,7 @@ from itertools import product
 
 import pytest
 
-from octopus_async.backend import ScanAdapter
+from octopus_async.backend import PeekAdapter, ScanAdapter
 from octopus_async.errors import DuplicateRecord, OperationNotSupported, RecordNotFound, StaleRecord
 from octopus_async.record import APPLIED, NO_VERSION, Key, Kind, Mode, Operation, Outcome, Record, Status
 from octopus_async.testing.contract.common import AdapterContract
@@ -94,6 +94,40 @@ class DurableContract(AdapterContract):
         assert isinstance(outcome.error, StaleRecord)
         assert outcome.error.stored_version == changed.version
 
+    @pytest.mark.parametrize("state", ["a record", "a tombstone"])
+    @pytest.mark.parametrize("make", ["update", "delete"])
+    async def test_a_repair_writes_over_exactly_the_version_that_it_met(
+        self, subject: Subject, make: str, state: str
+    ) -> None:
+        key, older = subject.key(), subject.clock.next()
+        stored = await subject.have(key, fields_of(title="ahead"))
+        if state == "a tombstone":
+            stored = subject.delete(key)
+            await subject.apply(stored)
+        repair = subject.update(key, fields_of(title="mended"), version=older, born=older)
+        if make == "delete":
+            repair = subject.delete(key, version=older)
+        superseded = Outcome(Status.SUPERSEDED, stored=stored.version)
+        assert await subject.apply(repair._replace(if_version=older), mode=Mode.MEND) == [superseded]
+        assert await subject.apply(repair._replace(if_version=stored.version), mode=Mode.MEND) == [APPLIED]
+        found = await subject.find(key)
+        if make == "delete":
+            assert found is None
+        else:
+            assert found is not None
+            assert (found.version, found.fields) == (older, fields_of(title="mended"))
+
+    async def test_a_repair_may_write_other_contents_under_the_same_version(self, subject: Subject) -> None:
+        stored = await subject.have(subject.key(), fields_of(title="changed by others"))
+        version = stored.version
+        repair = subject.update(stored.key, fields_of(title="mended"), version=version, if_version=version)
+        assert await subject.apply(repair, mode=Mode.MIRROR) == [APPLIED]  # done already, by its version
+        assert await subject.find(stored.key) == record_by(stored)
+        assert await subject.apply(repair, mode=Mode.MEND) == [APPLIED]
+        found = await subject.find(stored.key)
+        assert found is not None
+        assert (found.version, found.fields) == (version, fields_of(title="mended"))
+
     @pytest.mark.parametrize("seed", range(8))
     async def test_a_random_history_ends_as_the_table_says(self, subject: Subject, seed: int) -> None:
         chance = random.Random(seed)  # noqa: S311 - a seed repeats the history
@@ -143,6 +177,30 @@ class ScanContract:
         found = await _scan(subject, after=start, batch=5)
         assert sorted(found) == sorted(record_by(operation) for operation in created)
 
+    async def test_a_scan_goes_on_behind_any_record_of_an_earlier_one(self, subject: Subject) -> None:
+        start = subject.clock.next()
+        created = [subject.create(subject.key(), fields_of(count=number)) for number in range(8)]
+        await subject.apply(*created)
+        await subject.apply(
+            *[subject.delete(operation.key, born=operation.born) for operation in created[:4]]
+        )
+        whole = await _scan(subject, after=start, batch=3)
+        assert len(whole) == 8
+        for place, record in enumerate(whole):
+            assert await _scan(subject, after=start, batch=3, beyond=record) == whole[place + 1 :]
+
+    async def test_a_look_finds_records_and_tombstones(self, subject: Subject) -> None:
+        kept = await subject.have(subject.key(), fields_of(title="kept"))
+        gone = await subject.have(subject.key(), fields_of(title="gone"))
+        deleted = subject.delete(gone.key, born=gone.born)
+        await subject.apply(deleted)
+        again = await subject.have(subject.key(), fields_of(title="first"))
+        await subject.apply(subject.delete(again.key))
+        again = await subject.have(again.key, fields_of(title="second"))
+        assert isinstance(subject.adapter, PeekAdapter)
+        found = await subject.adapter.peek([kept.key, gone.key, subject.key(), again.key])
+        assert list(found) == [record_by(kept), record_by(deleted), None, record_by(again)]
+
     async def test_a_scan_of_one_model_gives_no_other(self, subject: Subject) -> None:
         await subject.have(subject.key(), fields_of(count=1))
         assert {record.key.model for record in await _scan(subject)} == {subject.model}
@@ -153,10 +211,13 @@ class ScanContract:
         assert await _scan(subject) == before
 
 
-async def _scan(subject: Subject, *, after: str = "", batch: int = 500) -> list[Record]:
+async def _scan(
+    subject: Subject, *, after: str = "", batch: int = 500, beyond: Record | None = None
+) -> list[Record]:
     assert isinstance(subject.adapter, ScanAdapter)
     assert subject.adapter.capabilities.scan
-    return [record async for record in subject.adapter.scan(ALL_TYPES.model, after=after, batch=batch)]
+    scan = subject.adapter.scan(ALL_TYPES.model, after=after, batch=batch, beyond=beyond)
+    return [record async for record in scan]
 
 
 def _births(kind: Kind, state: str, mode: Mode) -> Sequence[str]:

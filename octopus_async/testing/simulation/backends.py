@@ -65,12 +65,15 @@ class SimulatedDatabase:
         self._check_open()
         return await self.server.apply(operations, mode)
 
-    async def scan(self, model: str, *, after: str = "", batch: int = 500) -> AsyncIterator[Record]:
+    async def scan(
+        self, model: str, *, after: str = "", batch: int = 500, beyond: Record | None = None
+    ) -> AsyncIterator[Record]:
         """All of a model's records of versions above ``after``, in batches."""
         self._check_open()
+        start = after if beyond is None else max(after, beyond.version)
         chosen = await self.server.call(
             lambda: sorted(
-                (row for key, row in self.server.rows.items() if key.model == model and row.version > after),
+                (row for key, row in self.server.rows.items() if key.model == model and row.version > start),
                 key=lambda row: row.version,
             )
         )
