@@ -81,6 +81,7 @@ class Settings:
         guards: how single backends are guarded, by their names.
         retention: for how long tombstones are kept, and entries of the journal replayed.
         adopt_every: how often the journal's folder is searched for those of dead processes.
+        max_writes: how many writes may be under way at the same time; what is more is refused.
         wall: seconds since 1970.
     """
 
@@ -99,6 +100,7 @@ class Settings:
     guards: Mapping[str, GuardPolicy] = field(default_factory=dict)
     retention: float = 30 * _DAY
     adopt_every: float = 5.0
+    max_writes: int = 100_000
     wall: Callable[[], float] = time.time
 
     def guard_of(self, adapter: Adapter) -> GuardPolicy:
@@ -122,6 +124,9 @@ class Settings:
             if not isinstance(seconds, int | float) or not seconds > 0:
                 msg = f"{name} is a number of seconds above 0, not {seconds!r}"
                 raise ConfigurationError(msg)
+        if not isinstance(self.max_writes, int) or self.max_writes < 1:
+            msg = f"max_writes is a whole number of at least 1, not {self.max_writes!r}"
+            raise ConfigurationError(msg)
 
 
 def adapter_for(source: str | Adapter) -> Adapter:
@@ -198,9 +203,12 @@ class _Table:
             "routings": {name: part.routing() for name, part in self._parts("models").items()},
         }
         for name in ("timeout", "close_timeout", "retention", "adopt_every"):
-            seconds = self._take(name, (int, float), default=None)
+            seconds = self._seconds(name)
             if seconds is not None:
-                chosen[name] = float(seconds)
+                chosen[name] = seconds
+        max_writes = self._take("max_writes", int, default=None)
+        if max_writes is not None:
+            chosen["max_writes"] = max_writes
         self._finish()
         return Settings(**chosen)
 
@@ -221,13 +229,20 @@ class _Table:
         part = _Table(table, f"{self._where}: {name}")
         kind = part._take("strategy", str, default="cascade")
         names = part._texts("backends")
-        delay = part._take("delay", (int, float), default=None)
+        delay = part._seconds("delay")
         part._finish()
         if kind == "hedge":
-            return Hedge(*names) if delay is None else Hedge(*names, delay=float(delay))
+            return Hedge(*names) if delay is None else Hedge(*names, delay=delay)
         if kind not in ("cascade", "race") or delay is not None:
             raise self._wrong(f"{name}: strategy is cascade, race or hedge, and delay is for hedge")
         return Cascade(*names) if kind == "cascade" else Race(*names)
+
+    def _seconds(self, name: str) -> float | None:
+        seconds = self._take(name, (int, float), default=None)
+        try:
+            return None if seconds is None else float(seconds)
+        except OverflowError:
+            raise self._wrong(f"{name} is past any number of seconds") from None
 
     def _parts(self, name: str) -> dict[str, _Table]:
         parts = self._take(name, dict, default={})

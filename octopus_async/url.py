@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, quote, unquote
 
 from octopus_async.errors import ConfigurationError
 
@@ -67,8 +67,9 @@ class BackendURL:
 
     def __str__(self) -> str:
         hosts = ",".join(_shown(host, port) for host, port in self.hosts)
-        login = f"{self.user}:***@" if self.password else f"{self.user}@" if self.user else ""
-        path = f"/{self.path}" if self.path else ""
+        user = _plain(self.user, "/:,")
+        login = f"{user}:***@" if self.password else f"{user}@" if user else ""
+        path = f"/{_plain(self.path)}" if self.path else ""
         return f"{self.scheme}://{login}{hosts}{path}"
 
     def check_options(self, *known: str) -> None:
@@ -141,10 +142,24 @@ def _parse_hosts(scheme: str, text: str) -> tuple[tuple[str, int | None], ...]:
 
 def _parse_host(scheme: str, text: str) -> tuple[str, int | None]:
     match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]+)(?::([0-9]{1,5}))?", text)
-    if match is None or (match[2] is not None and not 0 < int(match[2]) < _PORT_LIMIT):
+    if (
+        match is None
+        or not text.isprintable()
+        or (match[2] is not None and not 0 < int(match[2]) < _PORT_LIMIT)
+    ):
         msg = f"{scheme}://: a host has the form name, name:port, [v6] or [v6]:port"
         raise ConfigurationError(msg)
     return match[1].strip("[]"), int(match[2]) if match[2] else None
+
+
+def _plain(text: str, also: str = "") -> str:
+    """Text with what would be no part of a URL, or no part of a line, percent-encoded again."""
+    return "".join(
+        quote(letter, safe="", errors="replace")
+        if letter in also + "%?#@" or not letter.isprintable()
+        else letter
+        for letter in text
+    )
 
 
 def _shown(host: str, port: int | None) -> str:

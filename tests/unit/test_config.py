@@ -124,6 +124,7 @@ def test_each_strategy_of_reading_has_a_name(toml: Toml, text: str, kind: type) 
         (ONE + "strict = 1", "{}strict has the wrong type: int"),
         (ONE + 'strict = "yes"', "{}strict has the wrong type: str"),
         (ONE + "timeout = true", "{}timeout has the wrong type: bool"),
+        (ONE + "timeout = " + "9" * 400, "{}timeout is past any number of seconds"),
         (ONE + 'timeout = "5"', "{}timeout has the wrong type: str"),
         (ONE + "timeout = 0", "timeout is a number of seconds above 0, not 0.0"),
         (ONE + "timeout = nan", "timeout is a number of seconds above 0, not nan"),

@@ -214,6 +214,26 @@ def option(value: str) -> BackendURL:
     return parse(f"mysql://app:hunter2@db?n={quote(value)}")
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("sqlite:///a%3Fb%23c%25d%40e.db", "sqlite:///a%3Fb%23c%25d%40e.db"),
+        ("sqlite:///two%0Alines%7F.db", "sqlite:///two%0Alines%7F.db"),
+        ("sqlite:///Ünser Buch.db", "sqlite:///Ünser Buch.db"),
+        ("mysql://a%2Fb%3Ac%40d:pw@db/shop", "mysql://a%2Fb%3Ac%40d:***@db/shop"),
+        ("mysql://a%0D%0Ab@db", "mysql://a%0D%0Ab@db"),
+    ],
+)
+def test_what_has_a_meaning_in_a_url_is_shown_percent_encoded(text: str, shown: str) -> None:
+    assert str(BackendURL.parse(text)) == shown
+    assert str(BackendURL.parse(shown)) == shown
+
+
+def test_a_host_is_of_printable_characters() -> None:
+    with pytest.raises(ConfigurationError, match="a host has the form"):
+        BackendURL.parse("mysql://d\x7fb/shop")
+
+
 def test_an_option_that_is_not_given_has_its_default() -> None:
     url = parse("memory://")
     assert url.text("n", "x") == "x"
