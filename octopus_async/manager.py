@@ -28,6 +28,7 @@ from octopus_async.model import KeyedModel
 from octopus_async.planner import Planner
 from octopus_async.record import Key, Operation, Record
 from octopus_async.recovery import DebtCollector, Replayer
+from octopus_async.strategies.admission import Admission
 from octopus_async.strategies.debts import CacheDebts
 from octopus_async.strategies.keys import KeyLocks
 from octopus_async.strategies.plan import Plan
@@ -151,6 +152,7 @@ class DaoManager:
             self.events,
             self._tasks.spawn,
         )
+        self._admission = Admission(settings.max_writes)
         self._daos: dict[type, Dao[Any]] = {}
         self._mappers: dict[str, Mapper[Any]] = {}
         self._replayers: dict[str, Replayer] = {}
@@ -399,7 +401,10 @@ class DaoManager:
     async def write(self, plan: Plan, draft: Draft, seconds: float | None) -> tuple[Receipt, Operation]:
         """Write a draft by its plan, in a task that goes on when the caller is cancelled."""
         self.check_open()
-        task = self._tasks.spawn(self._writer.write(plan, draft, self.deadline(seconds)))
+        deadline = self.deadline(seconds)
+        self._admission.enter(draft, len(self._tasks))
+        task = self._tasks.spawn(self._writer.write(plan, draft, deadline))
+        task.add_done_callback(lambda _: self._admission.leave(draft))
         return await asyncio.shield(task)
 
     async def _finish_writes(self) -> None:

@@ -20,12 +20,13 @@ _TICK = 0.01  # seconds: deadlines this close are met together, as each look goe
 
 @dataclass(frozen=True, slots=True)
 class LaneLimits:
-    """Bounds of a lane: batches by count and bytes, workers, and how many calls may queue."""
+    """Bounds of a lane: batches by count and bytes, workers, and how many calls and bytes may queue."""
 
     batch: int
     batch_bytes: int
     workers: int
     queue: int = 20_000
+    queue_bytes: int = 64 * 1024 * 1024
 
 
 class Call(Generic[T, R]):
@@ -79,6 +80,7 @@ class Lane(Generic[T, R]):
         self._bulks = 0
         self._bulk_waiters: deque[asyncio.Future[None]] = deque()
         self._unsent = 0
+        self._unsent_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -104,11 +106,15 @@ class Lane(Generic[T, R]):
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
-        if self._closed or self._unsent >= self.limits.queue:
-            future.set_result(self._late(item, False) if self._closed else self._full(item))  # noqa: FBT003 - not sent
+        if self._closed:
+            future.set_result(self._late(item, False))  # noqa: FBT003 - not sent
+            return future
+        if self._unsent >= self.limits.queue or self._unsent_bytes >= self.limits.queue_bytes:
+            future.set_result(self._full(item))
             return future
         call = Call(item, key, group, size, deadline, future)
         self._unsent += 1
+        self._unsent_bytes += size
         if key in self._chains:
             chain = self._chains[key]
             if chain is None:
@@ -213,6 +219,7 @@ class Lane(Generic[T, R]):
                 break
             queue.popleft()
             self._unsent -= 1
+            self._unsent_bytes -= call.size
             if done:
                 self._next_in_chain(call.key)
                 continue

@@ -18,6 +18,8 @@ _PATIENCE = 0.1  # seconds after which marks leave by themselves
 _FRAME = len(b'{"seq":1000000,"sum":"00000000"}\n')
 _MOST_IN_GROUP = 50_000
 _MOST_BYTES = 32 * 1024 * 1024
+_MOST_WAITING = 100_000
+_MOST_WAITING_BYTES = 64 * 1024 * 1024
 _ATTEMPTS_AT_THE_END = 3
 
 
@@ -139,6 +141,11 @@ class GroupCommit:
         self._busy = False
         self._full = False
         self._idle = asyncio.Event()
+
+    @property
+    def behind(self) -> bool:
+        """Whether so much waits for the disk that nothing more is to be put beside it."""
+        return self._count >= _MOST_WAITING or self.queued >= _MOST_WAITING_BYTES
 
     def put(self, folder: Folder, line: Line[Any]) -> None:
         """Make a line durable with the next group."""

@@ -26,11 +26,19 @@ class Settlements:
         error = refused or self._dropped.get((sequence, target))
         if self._overlay.is_owed(sequence, target):
             self._waiting.setdefault((sequence, target), []).append(future)
+            future.add_done_callback(lambda done: self._given_up(done, (sequence, target)))
         elif error is not None:
             future.set_exception(error)
         else:
             future.set_result(None)
         return future
+
+    def _given_up(self, future: asyncio.Future[None], waited_for: tuple[int, str]) -> None:
+        """Who asks again and again in a long outage must not pile up."""
+        if future.cancelled() and (waiting := self._waiting.get(waited_for)) is not None:
+            waiting.remove(future)
+            if not waiting:
+                del self._waiting[waited_for]
 
     def current(self, sequence: int) -> int:
         """The number under which an entry waits now: that of its last retry."""
