@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic_core import to_json
 
 from octopus_async.backend import DeadLetter, JournalStatistics, Run
-from octopus_async.errors import ConfigurationError, JournalError, JournalLocked, ManagerClosed
+from octopus_async.errors import ConfigurationError, JournalError, JournalFull, JournalLocked, ManagerClosed
 from octopus_async.events import Event, Events, JournalAdopted, JournalFailed
 from octopus_async.journal.adopt import Adopted
 from octopus_async.journal.commit import GroupCommit, Line
@@ -285,6 +285,11 @@ class FileJournal:
             raise JournalError("what is journalled is at least one operation, owed to at least one backend")
         if len(operations) > _MOST_IN_UNIT:
             raise JournalError(f"a unit of {len(operations)} operations is more than {_MOST_IN_UNIT}")
+        if self._commit.behind:
+            raise JournalFull(
+                f"too much waits to be written to the journal {self.path} already: its disk is too slow, or"
+                " hangs. Nothing was dropped"
+            )
         self._limits.admit(self._holdings.size + self._commit.queued, self._overlay)
 
     def _add(self, item: Item, number: int, segment: int) -> int:  # noqa: ARG002 - see Line
