@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from octopus_async.testing.simulation.campaign import Tally, run_seeds
+from octopus_async.testing.simulation.census import table
 from octopus_async.testing.simulation.runner import Report, run, shrink
 from octopus_async.testing.simulation.scenario import Scenario, scenario_of
 
@@ -15,7 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run what the arguments say; 1 if a promise was broken."""
     chosen = _parser().parse_args(arguments)
     if chosen.count > 1:
-        return _run_many(chosen.seed, chosen.count, chosen.jobs)
+        return _run_many(chosen.seed, chosen.count, chosen.jobs, census=chosen.census)
     if chosen.scenario is not None:
         scenario = Scenario.from_json(chosen.scenario.read_text())
     else:
@@ -42,13 +43,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--shrink", action="store_true", help="look for the smallest scenario that still fails"
     )
+    parser.add_argument(
+        "--census", action="store_true", help="print how often each kind of fault struck, of many seeds"
+    )
     parser.add_argument("--scenario", type=Path, help="a file with a scenario, as --shrink prints it")
     return parser
 
 
-def _run_many(first: int, count: int, jobs: int | None) -> int:
+def _run_many(first: int, count: int, jobs: int | None, *, census: bool) -> int:
     tally = run_seeds(range(first, first + count), jobs=jobs, progress=_show)
     _say("")
+    if census:
+        for line in table(tally.struck, tally.struck_seeds):
+            _say(line)
     for seed, what in sorted(tally.failures.items()):
         _say(f"seed {seed}: {what}")
     calls = ", ".join(f"{number} {result}" for result, number in sorted(tally.calls.items()))

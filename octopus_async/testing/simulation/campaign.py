@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 
+from octopus_async.testing.simulation.census import Census
 from octopus_async.testing.simulation.runner import run_seed
 
 _CHUNK = 25
@@ -22,12 +24,16 @@ class Tally:
         seeds: how many were run.
         failures: which promise was broken first, by the seed.
         calls: how many calls clients made, by their results.
+        struck: how often which fault did harm, see `census.FAULTS`.
+        struck_seeds: in how many seeds it did.
         seconds: of real time.
     """
 
     seeds: int = 0
     failures: dict[int, str] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
+    struck: Census = field(default_factory=Counter)
+    struck_seeds: Census = field(default_factory=Counter)
     seconds: float = 0.0
 
     @property
@@ -41,6 +47,8 @@ class Tally:
         self.failures.update(other.failures)
         for result, count in other.calls.items():
             self.calls[result] = self.calls.get(result, 0) + count
+        self.struck += other.struck
+        self.struck_seeds += other.struck_seeds
 
 
 def run_seeds(
@@ -93,4 +101,6 @@ def _run_chunk(seeds: list[int]) -> Tally:
             tally.failures[seed] = str(report.violations[0])
         for call in report.history.calls:
             tally.calls[call.result] = tally.calls.get(call.result, 0) + 1
+        tally.struck += report.census
+        tally.struck_seeds.update(set(report.census))
     return tally

@@ -44,6 +44,10 @@ def _whole(history: History) -> Iterator[Violation]:
         yield Violation("problem", "", problem)
     for name, owed in final.pending.items():
         yield Violation("drain", "", f"still owed in {name}: {owed}")
+    for unit in final.units:
+        there = [key for key in unit if key in final.primary]
+        if there and len(there) < len(unit):
+            yield Violation("C1", unit[0], f"of a unit of work only {there} are there: {unit}")
     for leak in final.leaks:
         yield Violation("leak", "", leak)
     for call in history.calls:
@@ -280,6 +284,7 @@ class _Record:
             cached = rows.get(self.key)
             if cached is not None and not _equal(cached, self.row):
                 yield self._wrong("C5", f"{name} serves {cached}, the primary has {self.row}")
+        yield from self._replay_told_caches()
         for process, found in final.reads.items():
             version, value = found.get(self.key, (None, None))
             wanted = (
@@ -291,6 +296,16 @@ class _Record:
                 yield self._wrong(
                     "C5", f"{process} reads {value} {version} in the end, the primary has {self.row}"
                 )
+
+    def _replay_told_caches(self) -> Iterator[Violation]:
+        """What waited in a journal is, once the primary has it, in every cache, or nothing older is."""
+        if self.letters or self.key in self.final.forgotten:
+            return
+        for name in self.terms.told_caches:
+            cached = self.final.caches_at_once.get(name, {}).get(self.key)
+            for call in self.acknowledged:
+                if cached is not None and call.journalled and cached.version < _version(call):
+                    yield self._wrong("C5", f"{name} was not told at replay, it serves {cached}: {call}")
 
     def _landed_untold(self) -> bool:
         """Whether the primary may have taken what was refused as unknown: replicas do not hear of it yet."""

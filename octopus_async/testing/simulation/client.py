@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -11,15 +11,18 @@ from uuid import UUID
 from pydantic import Field
 
 from octopus_async.errors import (
+    JournalError,
+    JournalFull,
     OctopusError,
     ReadUnavailable,
     RecordNotFound,
     RecordRejected,
     WriteUnavailable,
 )
+from octopus_async.events import WriteJournalled
 from octopus_async.manager import DaoManager
 from octopus_async.model import KeyedModel, Model
-from octopus_async.record import Key
+from octopus_async.record import Key, Kind, Operation
 from octopus_async.strategies.receipt import Receipt
 from octopus_async.testing.simulation.history import (
     CANCELLED,
@@ -31,6 +34,7 @@ from octopus_async.testing.simulation.history import (
     UNKNOWN,
     Call,
 )
+from octopus_async.testing.simulation.loop import current_process
 from octopus_async.testing.simulation.scenario import Step
 from octopus_async.testing.simulation.server import FORBIDDEN
 
@@ -79,6 +83,7 @@ class Notes:
         makers: which process generates an id, by the key.
         public: keys whose generated ids others can know of.
         settling: what became of journalled writes, by their calls.
+        units: the keys of each unit of work.
     """
 
     def __init__(self) -> None:
@@ -87,6 +92,7 @@ class Notes:
         self.makers: dict[str, str] = {}
         self.public: set[str] = set()
         self.settling: dict[int, str] = {}
+        self.units: list[tuple[str, ...]] = []
 
 
 class Client:
@@ -119,11 +125,12 @@ class Client:
             step = self._steps[self._position]
             await asyncio.sleep(step.wait)
             self._position += 1
-            await self._make(step, manager, process)
+            if step.kind == "unit":
+                await self._commit_unit(step, manager, process)
+            elif self._can_know(step, process):
+                await self._make(step, manager, process)
 
     async def _make(self, step: Step, manager: DaoManager, process: str) -> None:
-        if not self._can_know(step, process):
-            return
         known: Any = None if step.blind else self._known.get(step.key)
         conditional = step.conditional and known is not None
         number = len(self._notes.calls)
@@ -141,7 +148,7 @@ class Client:
             expects=known.value if conditional and known is not None else None,
             conditional=conditional,
         )
-        self._notes.calls.append(call)
+        self._note(call)
         task = asyncio.get_running_loop().create_task(self._perform(call, known, manager))
         if step.cancel_after is not None:
             await asyncio.wait([task], timeout=step.cancel_after)
@@ -151,6 +158,34 @@ class Client:
         await asyncio.wait([task])
         if not task.cancelled() and (error := task.exception()) is not None:
             self._notes.problems.append(f"{call}: {error!r}")
+
+    def _note(self, call: Call) -> None:
+        self._notes.calls.append(call)
+        living = current_process()
+        if living is not None and call.is_write:
+            living.does("write")
+
+    async def _commit_unit(self, step: Step, manager: DaoManager, process: str) -> None:
+        """What a session's commit does in an outage: several records in one entry of the journal."""
+        keys = records_of(step)
+        self._notes.units.append(keys)
+        now = asyncio.get_running_loop().time()
+        calls = []
+        for key in keys:
+            number = len(self._notes.calls)
+            calls.append(
+                Call(number, process, self.number, "create", key, f"v{number}", now, now + self._timeout)
+            )
+            self._note(calls[-1])
+        try:
+            async with asyncio.timeout_at(now + self._timeout):
+                await append_unit(calls, manager)
+        except (JournalError, TimeoutError) as error:
+            for call in calls:
+                call.result = REFUSED if isinstance(error, JournalFull) else UNKNOWN
+                call.error = repr(error)
+        for call in calls:
+            call.responded = asyncio.get_running_loop().time()
 
     def _can_know(self, step: Step, process: str) -> bool:
         """Nobody but its maker knows a generated id before the record is acknowledged, or seen."""
@@ -240,15 +275,38 @@ class Client:
         call.journalled, call.provisional = receipt.journalled, receipt.provisional
         if receipt.journalled:
             self._notes.settling[call.number] = "pending"
-            asyncio.get_running_loop().create_task(self._wait_for(call, receipt.settled()))
+            asyncio.get_running_loop().create_task(self._wait_for(call, receipt))
 
-    async def _wait_for(self, call: Call, settled: Awaitable[None]) -> None:
+    async def _wait_for(self, call: Call, receipt: Receipt) -> None:
         try:
-            await settled
+            await receipt.settled()
         except OctopusError as error:
             self._notes.settling[call.number] = f"dead: {type(error).__name__}"
         else:
             self._notes.settling[call.number] = "settled"
+
+
+def records_of(step: Step) -> tuple[str, ...]:
+    """The keys that a step is about."""
+    return (f"{step.key}a", f"{step.key}b") if step.kind == "unit" else (step.key,)
+
+
+async def append_unit(calls: Sequence[Call], manager: DaoManager) -> None:
+    """Have the journal keep the records of ``calls`` as one unit. Raises JournalError, TimeoutError."""
+    assert manager.journal is not None
+    plan = manager.plan_of(Named.__name__)
+    operations: list[Operation] = []
+    for call in calls:
+        model = Named(id=call.key, value=str(call.value), created_at=_MOMENT, updated_at=_MOMENT)
+        call.version = await manager._versions.issue(call.deadline)  # noqa: SLF001 - as the writer does
+        fields = model.model_dump(mode="json")
+        key = Key(Named.__name__, call.key)
+        operations.append(Operation(Kind.CREATE, key, call.version, call.version, fields))
+    targets = tuple(backend.name for backend in (plan.primary, *plan.replicas))
+    await manager.journal.append_unit(operations, targets)
+    for call in calls:
+        call.result, call.journalled = OK, True
+        manager.events.emit(WriteJournalled(Key(Named.__name__, call.key), str(call.version), targets))
 
 
 def _said(error: OctopusError) -> str:

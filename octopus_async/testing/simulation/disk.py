@@ -10,6 +10,7 @@ import errno
 from dataclasses import dataclass, field
 from random import Random
 
+from octopus_async.testing.simulation.census import Census
 from octopus_async.testing.simulation.loop import Process
 
 
@@ -50,10 +51,12 @@ class SimulatedDisk:
 
     Parameters:
         random: decides what fails, and what survives a power cut.
+        census: counts the harm done.
     """
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, census: Census) -> None:
         self.switches = DiskSwitches()
+        self.census = census
         self._random = random
         self._names: dict[str, _File | None] = {"/": None}  # None is a folder
         self._durable_names: dict[str, _File | None] = {"/": None}
@@ -155,7 +158,9 @@ class SimulatedDisk:
             # The last room is filled first, and the next call is told that there is none.
             part = data[: self._random.randrange(len(data))] if data else b""
             if not part or self._random.random() < 0.5:
+                self.census["disk full"] += 1
                 raise OSError(errno.ENOSPC, "No space left on device")
+            self.census["short write"] += 1
             data = part
         file.data += data
         file.unsynced.append(data)
@@ -173,6 +178,7 @@ class SimulatedDisk:
         file = self._file(number)
         if self._random.random() < self.switches.eio:
             # The pages are marked clean all the same: no later sync will write them.
+            self.census["failed fsync"] += bool(file.unsynced)
             file.doomed = file.doomed or bool(file.unsynced)
             file.unsynced.clear()
             raise OSError(errno.EIO, "Input/output error")
@@ -236,6 +242,7 @@ class SimulatedDisk:
                     data += change
             last = changes[-1] if changes else b""
             if isinstance(last, bytes) and last and self._random.random() < 0.5:
+                self.census["torn tail"] += 1
                 torn = self._random.randrange(len(last))
                 del data[len(data) - len(last) + torn :]
                 if self._random.random() < 0.3:
@@ -248,8 +255,10 @@ class SimulatedDisk:
 
     def _fail(self, *, room: bool = False, factor: float = 1.0) -> None:
         if self.switches.eio and self._random.random() < self.switches.eio * factor:
+            self.census["disk error"] += 1
             raise OSError(errno.EIO, "Input/output error")
         if room and self.switches.full and self._random.random() < self.switches.full:
+            self.census["disk full"] += 1
             raise OSError(errno.ENOSPC, "No space left on device")
 
     def _need_folder(self, path: str) -> None:

@@ -6,17 +6,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from octopus_async.testing.simulation.fork import fork
 from octopus_async.testing.simulation.loop import Process
-from octopus_async.testing.simulation.scenario import CACHE, DISK, PRIMARY, Fault
+from octopus_async.testing.simulation.scenario import CACHE, DISK, PATIENCE, PRIMARY, Fault
 from octopus_async.testing.simulation.server import CacheServer, Server
 
 if TYPE_CHECKING:
     from octopus_async.testing.simulation.world import Slot, World
-
-_SOON = 0.1
-_STEP = 0.0007
-_LATEST = 20
-_DELAYS = (0.0, 0.001, 0.003, 0.006, 0.02)
 
 
 def begin(world: World, fault: Fault) -> None:
@@ -71,38 +67,53 @@ def _trouble_process(world: World, slot: Slot, fault: Fault) -> None:
     process = slot.process
     if fault.kind == "clock":
         slot.offset += fault.amount
+        world.census["clock jump"] += 1
+    elif fault.kind == "clock_restart":
+        slot.offset_at_restart += fault.amount
     elif process is None or process.dead:
         return
     elif fault.kind == "pause":
+        world.census["pause"] += 1
         world.pauses.append((process.name, world.loop.time(), world.loop.time() + fault.seconds))
         world.loop.pause(process, fault.seconds)
+    elif fault.kind == "fork":
+        fork(world, slot)
     elif fault.kind == "power":
+        _cut_power_soon(world, slot, fault)
+    else:
+        _crash_soon(world, slot, fault, process)
+
+
+def _cut_power_soon(world: World, slot: Slot, fault: Fault) -> None:
+    """Let every process die, and the disk with them: while it is written to, if that comes soon."""
+    cut: list[bool] = []
+
+    def cut_power() -> None:
+        if cut or world.is_healed:
+            return
+        cut.append(True)
+        world.census["power cut"] += 1
         for other in world.slots:
             world.crash(other, fault.seconds)
         world.disk.cut_power()
-    elif fault.amount and slot.disk is not None:
-        # Within a job of the journal's thread, if one comes soon.
-        slot.disk.dies_in = int(fault.amount)
-        world.loop.outside(world.crash, slot, fault.seconds, process, delay=_SOON)
+
+    if fault.amount and slot.disk is not None:
+        slot.disk.dies_in, slot.disk.on_death = int(fault.amount), cut_power
+    world.loop.outside(cut_power, delay=PATIENCE[fault.kind] if fault.amount else 0.0)
+
+
+def _crash_soon(world: World, slot: Slot, fault: Fault, process: Process) -> None:
+    """Kill a process within what it is to be killed in, or anywhere if that does not come soon."""
+
+    def crash() -> None:
+        if slot.process is process and not process.dead and not world.is_healed:
+            world.crash(slot, fault.seconds)
+            slot.gone = slot.gone or fault.kind == "die"
+
+    steps = int(fault.amount) or world.random.randint(1, 24)
+    process.on_doom = crash
+    if fault.kind == "crash_disk" and slot.disk is not None:
+        slot.disk.dies_in, slot.disk.on_death = steps, crash
     else:
-        _crash_in_a_call(world, slot, fault, process, world.loop.time() + _SOON)
-
-
-def _crash_in_a_call(world: World, slot: Slot, fault: Fault, process: Process, until: float) -> None:
-    """Kill a process while it serves somebody, if that comes soon."""
-    if slot.process is not process:
-        return
-    serves = any(
-        call.process == process.name and call.responded is None for call in world.notes.calls[-_LATEST:]
-    )
-    if not serves and world.loop.time() < until:
-        world.loop.outside(_crash_in_a_call, world, slot, fault, process, until, delay=_STEP)
-    else:
-        # In one of its steps, not always the first.
-        world.loop.outside(_end_process, world, slot, fault, process, delay=world.random.choice(_DELAYS))
-
-
-def _end_process(world: World, slot: Slot, fault: Fault, process: Process) -> None:
-    if slot.process is process:
-        world.crash(slot, fault.seconds)
-        slot.gone = slot.gone or fault.kind == "die"
+        process.armed["replay" if fault.kind == "crash_replay" else "write"] = steps
+    world.loop.outside(crash, delay=PATIENCE[fault.kind])

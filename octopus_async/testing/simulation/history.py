@@ -130,6 +130,8 @@ class Final:
         dead: all dead letters.
         reads: what each living process read of each key in the end: version and value.
         pending: what was still owed to whom when the drain's time was over.
+        units: the keys that each unit of work wrote, all of them or none.
+        forgotten: keys of which a process still had to tell a cache when it died.
         leaks: what was still held: tasks, locks, permits, futures.
         problems: what went wrong beside all this, in words.
     """
@@ -141,6 +143,8 @@ class Final:
     dead: list[Dead] = field(default_factory=list)
     reads: dict[str, dict[str, tuple[str | None, str | None]]] = field(default_factory=dict)
     pending: dict[str, str] = field(default_factory=dict)
+    units: list[tuple[str, ...]] = field(default_factory=list)
+    forgotten: set[str] = field(default_factory=set)
     leaks: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -154,13 +158,13 @@ class Terms:
         alone: one process, which never died.
         steady_caches: no cache lost or regained contents, and none belongs to another process,
             so that none may be stale after the drain even within its time to live.
-        seen_at_most_once: a value that was seen may be unseen again, for a crash or a second
-            process may have left it in a shared cache alone.
         fresh_reads: reads go to caches and primary in order, so that they are as fresh as these.
         early_caches: whether caches are told before the primary could reject.
         replicas_kept: whether there is a journal to keep what replicas missed.
         journalled: whether there is a journal.
         journal_failed: whether the journal's disk failed, so that it could not keep its ceiling.
+        told_caches: the caches that hold nothing older than what was replayed, as they did not
+            come back with old contents.
         pauses: when which process was stopped: name, from, until.
         forbidden: the word by which the primary rejects a value.
         slack: seconds by which an operation may miss its deadline.
@@ -174,6 +178,7 @@ class Terms:
     replicas_kept: bool
     journalled: bool
     journal_failed: bool
+    told_caches: tuple[str, ...] = ()
     pauses: tuple[tuple[str, float, float], ...] = ()
     forbidden: str = "bad"
     slack: float = 0.1

@@ -43,16 +43,28 @@ class Process:
         name: for messages.
         dead: whether it was killed.
         paused_until: the virtual time until which it is stopped, as by SIGSTOP.
+        doom: after how many more of its callbacks it is killed; 0 for none. Each await that is
+            resumed is one, so that a process can be killed at any of them.
+        on_doom: is told then, before the callback that will never run.
+        armed: what ``doom`` becomes when the process does what was waited for, by its name.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.dead = False
         self.paused_until = 0.0
+        self.doom = 0
+        self.on_doom: Callable[[], object] = lambda: None
+        self.armed: dict[str, int] = {}
         self.context = contextvars.copy_context()
         self.context.run(_current.set, self)
         self.tasks: list[asyncio.Task[Any]] = []
         self.held: list[asyncio.Handle] = []
+
+    def does(self, what: str) -> None:
+        """It begins to do something, within which it may have to be killed."""
+        if self.armed and what in self.armed:
+            self.doom = self.armed.pop(what)
 
     def __repr__(self) -> str:
         return f"<Process {self.name}{' dead' if self.dead else ''}>"
@@ -85,6 +97,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._most_steps = most_steps
         self._most_seconds = most_seconds
         self._now = 0.0
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers_set = 0
         self._processes: list[Process] = []
         self._abandoned = False
         self._stillborn: list[asyncio.Task[Any]] = []
@@ -96,6 +110,27 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         """Virtual seconds since the run began."""
         return self._now
+
+    def call_soon(
+        self, callback: Callable[..., object], *args: object, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        """Schedule a callback; as asyncio's own, without what only a debugger needs."""
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)  # type: ignore[attr-defined]
+        return handle
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: object,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Schedule a callback for a moment; those of one moment in the order in which they were set."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        self._timers_set += 1
+        heapq.heappush(self._timers, (when, self._timers_set, timer))
+        return timer
 
     def process(self, name: str) -> Process:
         """Start a process."""
@@ -139,31 +174,37 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if self.steps > self._most_steps:
             raise Livelock(f"{self.steps} steps by {self._now:.3f} s")
         for handle in batch:
-            if handle._cancelled:
-                continue
-            process = handle._context.get(_current)
-            if process is not None:
-                if process.dead:
-                    continue
-                if process.paused_until > self._now:
-                    process.held.append(handle)
-                    continue
-            handle._run()
+            if not handle._cancelled:
+                process = handle._context.get(_current)
+                if process is None or self._may_run(process, handle):
+                    handle._run()
+
+    def _may_run(self, process: Process, handle: asyncio.Handle) -> bool:
+        if process.dead:
+            return False
+        if process.paused_until > self._now:
+            process.held.append(handle)
+            return False
+        if process.doom:
+            process.doom -= 1
+            if process.doom == 0:
+                process.on_doom()
+                return not process.dead
+        return True
 
     def _advance(self) -> None:
-        scheduled = self._scheduled  # type: ignore[attr-defined]
-        while scheduled and scheduled[0]._cancelled:
-            heapq.heappop(scheduled)._scheduled = False
-        if not scheduled:
+        timers = self._timers
+        while timers and timers[0][2]._cancelled:
+            heapq.heappop(timers)
+        if not timers:
             raise Deadlock(f"nothing is left to happen at {self._now:.3f} s")
-        self._now = max(self._now, scheduled[0].when())
+        self._now = max(self._now, timers[0][0])
         if self._now > self._most_seconds:
             raise Livelock(f"still not over at {self._now:.0f} virtual seconds")
-        while scheduled and scheduled[0].when() <= self._now:
-            handle = heapq.heappop(scheduled)
-            handle._scheduled = False
-            if not handle._cancelled:
-                self._ready.append(handle)  # type: ignore[attr-defined]
+        while timers and timers[0][0] <= self._now:
+            timer = heapq.heappop(timers)[2]
+            if not timer._cancelled:
+                self._ready.append(timer)  # type: ignore[attr-defined]
 
     def _make_task(
         self,
@@ -210,7 +251,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             sys.unraisablehook = hook
             asyncio._set_running_loop(None)
         self._ready.clear()  # type: ignore[attr-defined]
-        self._scheduled.clear()  # type: ignore[attr-defined]
+        self._timers.clear()
         self.close()
 
     def _clear(self, tasks: list[asyncio.Task[Any]]) -> None:

@@ -37,7 +37,9 @@ class ProcessDisk:
         if self.dies_in is not None and not self._process.dead:
             self.dies_in -= 1
             if self.dies_in < 0:
+                self.dies_in = None
                 self.on_death()
+                self._disk.census["crash within a disk call"] += self._process.dead
         if self._process.dead:
             raise Killed
         return self._disk
@@ -107,7 +109,8 @@ class ProcessDisk:
         return self._reach().lock(str(path), self._process, shared=shared)
 
     def forget(self) -> None:
-        """Nothing forks here."""
+        """In a forked child: close every descriptor, which are the child's own."""
+        self._disk.kill(self._process)
 
 
 class SimulatedRunner:
@@ -153,7 +156,9 @@ class SimulatedRunner:
     def _next(self) -> None:
         self._busy = bool(self._jobs)
         if self._busy:
-            seconds = self._random.uniform(0.0002, 0.004) + self._disk.switches.slow * self._random.random()
+            slow = self._disk.switches.slow
+            self._disk.census["slow disk"] += bool(slow)
+            seconds = self._random.uniform(0.0002, 0.004) + slow * self._random.random()
             self._loop.call_later(seconds, self._do, context=self._process.context)
 
     def _do(self) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from octopus_async.testing.simulation.census import Census, struck_clients
 from octopus_async.testing.simulation.chance import seeded
 from octopus_async.testing.simulation.checker import check, history_of
 from octopus_async.testing.simulation.history import History, Terms, Violation
 from octopus_async.testing.simulation.loop import SimulationError
-from octopus_async.testing.simulation.scenario import CACHE, DISK, Scenario, scenario_of, without
+from octopus_async.testing.simulation.scenario import CACHE, CRASHES, DISK, Scenario, scenario_of, without
 from octopus_async.testing.simulation.world import World
 
 T = TypeVar("T")
@@ -27,6 +28,7 @@ class Report:
         scenario: what was run.
         history: what happened.
         violations: the promises that were broken, the gravest first; empty for a good run.
+        census: how often which fault struck.
         steps: how many callbacks the run took.
         seconds: its length in virtual time.
     """
@@ -34,6 +36,7 @@ class Report:
     scenario: Scenario
     history: History
     violations: tuple[Violation, ...]
+    census: Census
     steps: int
     seconds: float
 
@@ -73,11 +76,13 @@ def run(scenario: Scenario, trace: Callable[[str], None] | None = None) -> Repor
         if collects:
             gc.enable()
     world.final.problems += [*problem, *world.notes.problems, *world.loop.faults]
+    world.final.units = world.notes.units
     history = History(world.notes.calls, world.final, _terms(scenario, world))
     violations = [] if problem else check(history)
     if problem:
         violations = [Violation("problem", "", text) for text in world.final.problems]
-    return Report(scenario, history, tuple(violations), world.loop.steps, world.loop.time())
+    census = +(world.census + struck_clients(history))
+    return Report(scenario, history, tuple(violations), census, world.loop.steps, world.loop.time())
 
 
 def shrink(report: Report, *, most_runs: int = 400) -> Report:
@@ -148,13 +153,19 @@ def _play(world: World) -> list[str]:
 def _terms(scenario: Scenario, world: World) -> Terms:
     setup = scenario.setup
     kinds = {(fault.target, fault.kind) for fault in scenario.faults}
-    crashes = any(kind in ("crash", "power", "die") for _, kind in kinds)
+    crashes = any(kind in CRASHES or kind == "die" for _, kind in kinds)
     alone = setup.processes == 1 and not crashes
     journal_failed = any(target == DISK for target, _ in kinds)
     # A process whose clock is behind writes what is older than others have, and shows it in a shared cache.
-    agree = len(set(setup.skews)) == 1 and not any(kind == "clock" for _, kind in kinds)
+    agree = len(set(setup.skews)) == 1 and not any(kind in ("clock", "clock_restart") for _, kind in kinds)
+    # What lies in a cache that hangs for longer than it remembers lands when nobody expects it any more.
     forgetful = any(
-        target == CACHE and kind in ("restart_old", "evict", "restart_empty") for target, kind in kinds
+        fault.target == CACHE
+        and (
+            fault.kind in ("restart_old", "evict", "restart_empty")
+            or (fault.kind == "hung" and fault.seconds + 0.3 > setup.ttl)
+        )
+        for fault in scenario.faults
     )
     return Terms(
         healthy=not scenario.faults,
@@ -167,5 +178,6 @@ def _terms(scenario: Scenario, world: World) -> Terms:
         replicas_kept=setup.journal and (_REPLICAS_ARE_SCANNED or not (crashes or journal_failed)),
         journalled=setup.journal,
         journal_failed=journal_failed,
+        told_caches=(CACHE,) if setup.shared_cache and (CACHE, "restart_old") not in kinds else (),
         pauses=tuple(world.pauses),
     )

@@ -65,8 +65,9 @@ class Step:
         process: the process's number.
         client: the client's number in it; its steps follow each other.
         wait: seconds that the client thinks before.
-        kind: create, update, delete, read or exists.
-        key: names that begin with ``g`` have generated ids, others their own.
+        kind: create, update, delete, read or exists; unit: two creates in one entry of the journal.
+        key: names that begin with ``g`` have generated ids, others their own; a unit's records are
+            called by it, and a letter each.
         conditional: an update or delete with ``if_version``.
         blind: an update by a model that was never read.
         forbidden: it writes a value that the primary rejects.
@@ -88,8 +89,9 @@ class Step:
 class Fault:
     """Something that goes wrong from ``at`` on, for ``seconds`` where it has a length.
 
-    ``target`` is a server, the disk, or a process's number; ``amount`` a share, seconds, or after how
-    many calls to the disk a process is killed.
+    ``target`` is a server, the disk, or a process's number. ``amount`` is a share or seconds; of a
+    crash, after how many steps the process is killed: callbacks of the next write, of the next
+    replay (crash_replay), or calls to the disk (crash_disk, and power, unless it is 0).
     """
 
     at: float
@@ -106,6 +108,12 @@ class Scenario:
     setup: Setup
     steps: tuple[Step, ...]
     faults: tuple[Fault, ...]
+
+    @property
+    def over_at(self) -> float:
+        """When the last fault is over, in virtual seconds."""
+        ends = (fault.at + fault.seconds + PATIENCE.get(fault.kind, _MORE) for fault in self.faults)
+        return min(HORIZON, max(ends, default=0.0))
 
     def to_json(self) -> str:
         """One line that `from_json` reads."""
@@ -144,8 +152,18 @@ def scenario_of(seed: int) -> Scenario:
     """The scenario of a seed."""
     random = Random(f"scenario {seed}")
     setup = _setup(seed, random)
+    steps = _steps(setup, random)
     healthy = random.random() < 0.15
-    return Scenario(setup, tuple(_steps(setup, random)), () if healthy else tuple(_faults(setup, random)))
+    return Scenario(setup, tuple(steps), () if healthy else tuple(_faults(setup, _span(steps), random)))
+
+
+def _span(steps: Sequence[Step]) -> float:
+    """For how long clients call: what fails later harms nobody."""
+    waits: dict[tuple[int, int], float] = {}
+    for step in steps:
+        client = step.process, step.client
+        waits[client] = waits.get(client, 0.0) + step.wait
+    return min(max(waits.values()) + _MORE, HORIZON * 0.6)
 
 
 def _setup(seed: int, random: Random) -> Setup:
@@ -162,7 +180,7 @@ def _setup(seed: int, random: Random) -> Setup:
         read=random.choices(("cascade", "race", "hedge"), (80, 10, 10))[0],
         timeout=random.choice((0.3, 0.8, 2.0)),
         call_timeout=random.choice((0.1, 0.2, 0.5)),
-        ttl=random.choice((0.4, 1.5)),
+        ttl=random.choice((0.4, 0.4, 1.5, 1.5, 1.5, 12.0)),
         shuffle=random.random() < 0.7,
         shows_tombstones=random.random() < 0.5,
         connections=random.choice((1, 1, 2, 4)),
@@ -181,10 +199,15 @@ def _steps(setup: Setup, random: Random) -> list[Step]:
     cancels = random.choice((0.0, 0.1, 0.3))
     forbidden = random.choice((0.0, 0.0, 0.1))
     pace = random.choice((0.004, 0.02, 0.1, 0.25))
+    units = setup.journal and random.random() < 0.2
     steps: list[Step] = []
     for process in range(setup.processes):
         for client in range(random.choice((1, 2, 3) if setup.processes == 1 else (1, 2))):
             for index in range(random.randint(5, 12)):
+                if units and random.random() < 0.1:
+                    wait = round(random.expovariate(1 / pace), 4)
+                    steps.append(Step(process, client, wait, "unit", f"u{len(steps)}"))
+                    continue
                 if index == 0:
                     kind = "create"
                 else:
@@ -209,6 +232,11 @@ def _steps(setup: Setup, random: Random) -> list[Step]:
     return steps
 
 
+_MORE = 0.05
+CRASHES = ("crash", "crash_replay", "crash_disk", "power")
+"""What kills a process that is then restarted."""
+PATIENCE = {"crash": 0.3, "crash_disk": 0.3, "power": 0.3, "die": 0.3, "crash_replay": 1.5}
+"""For how many seconds a crash waits for what it is to cut; then it comes anyway."""
 _SERVER_FAULTS = {
     PRIMARY: (
         ("down", 4),
@@ -220,44 +248,55 @@ _SERVER_FAULTS = {
         ("full", 1),
         ("wrong_schema", 1),
     ),
-    REPLICA: (("down", 2), ("hung", 2), ("errors", 1), ("lost", 1), ("read_only", 1)),
+    REPLICA: (
+        ("down", 2),
+        ("hung", 2),
+        ("slow", 1),
+        ("errors", 1),
+        ("lost", 1),
+        ("read_only", 1),
+        ("full", 1),
+    ),
     CACHE: (
         ("down", 3),
         ("hung", 3),
         ("partial", 2),
         ("lost", 1),
         ("errors", 1),
+        ("slow", 1),
         ("full", 1),
-        ("evict", 1),
-        ("restart_empty", 1),
-        ("restart_old", 1),
+        ("evict", 2),
+        ("restart_empty", 2),
+        ("restart_old", 2),
     ),
-    DISK: (("eio", 2), ("full", 1), ("slow", 1)),
+    DISK: (("eio", 2), ("full", 2), ("slow", 1)),
 }
 
 
-def _faults(setup: Setup, random: Random) -> list[Fault]:
-    targets = [PRIMARY] * 5 + [REPLICA] * (2 * setup.replica) + [CACHE] * (3 * setup.shared_cache)
-    targets += [DISK] * setup.journal + ["process"] * 3
-    faults = [_server_fault(PRIMARY, random)] if random.random() < 0.7 else []
+def _faults(setup: Setup, span: float, random: Random) -> list[Fault]:
+    targets = [PRIMARY] * 5 + [REPLICA] * (4 * setup.replica) + [CACHE] * (3 * setup.shared_cache)
+    targets += [DISK] * setup.journal + ["process"] * 4
+    faults = [_server_fault(PRIMARY, span, random)] if random.random() < 0.7 else []
+    if faults and random.random() < 0.3:
+        faults += _along_with(faults[0], setup, span, random)
     for _ in range(random.choice((1, 1, 2, 3, 5))):
         target = random.choice(targets)
         if target != "process":
-            faults.append(_server_fault(target, random))
+            faults.append(_server_fault(target, span, random))
             continue
-        fault = _process_fault(setup, faults, random)
+        fault = _process_fault(setup, faults, span, random)
         faults.append(fault)
-        if fault.kind in ("crash", "power") and random.random() < 0.3:
+        if fault.kind in CRASHES and random.random() < 0.3:
             # A restart is when a machine's clock is set back.
             back = random.choice((-60.0, -5.0, -1.0))
-            faults.append(Fault(fault.at, "clock", fault.target, amount=back))
+            faults.append(Fault(fault.at, "clock_restart", fault.target, amount=back))
     return faults
 
 
-def _server_fault(target: str, random: Random) -> Fault:
+def _server_fault(target: str, span: float, random: Random) -> Fault:
     kinds, weights = zip(*_SERVER_FAULTS[target], strict=True)
     kind = random.choices(kinds, weights)[0]
-    at = round(random.uniform(0.0, HORIZON * 0.6), 4)
+    at = round(random.uniform(0.0, span), 4)
     seconds = round(random.choice((0.02, 0.2, 0.7, 2.0)) * random.uniform(0.5, 1.0), 4)
     amount = round(random.choice((0.1, 0.5, 1.0)), 2)
     if kind == "slow":
@@ -265,12 +304,38 @@ def _server_fault(target: str, random: Random) -> Fault:
     return Fault(at, kind, target, min(seconds, HORIZON - at), amount)
 
 
-def _process_fault(setup: Setup, faults: Sequence[Fault], random: Random) -> Fault:
-    kind = random.choices(
-        ("crash", "power", "die", "pause", "clock"), (5, 3, 2 * (setup.processes > 1), 1, 2)
-    )[0]
+def _along_with(outage: Fault, setup: Setup, span: float, random: Random) -> list[Fault]:
+    """What hurts most: the cache and the processes fail in the course of an outage of the primary."""
+    along: list[Fault] = []
+    at = outage.at + outage.seconds * random.random()
+    if setup.shared_cache and random.random() < 0.7:
+        along.append(replace(_server_fault(CACHE, span, random), at=round(at, 4), seconds=outage.seconds))
+    if random.random() < 0.2:
+        # A table that was altered meanwhile is met by the replay.
+        end = outage.at + outage.seconds
+        along.append(Fault(round(end, 4), "wrong_schema", PRIMARY, random.choice((0.1, 0.5, 1.0))))
+    for _ in range(random.choice((0, 1, 1, 2, 3))):
+        crash = _process_fault(setup, [outage], span, random)
+        along.append(
+            crash if crash.kind in CRASHES else replace(crash, kind="crash", seconds=0.1, amount=9.0)
+        )
+    return along
+
+
+def _process_fault(setup: Setup, faults: Sequence[Fault], span: float, random: Random) -> Fault:
+    kinds = {
+        "crash": 6,
+        "crash_replay": 3 * setup.journal,
+        "crash_disk": 3 * setup.journal,
+        "power": 3,
+        "die": 2 * (setup.processes > 1),
+        "pause": 1,
+        "clock": 2,
+        "fork": 1,
+    }
+    kind = random.choices(list(kinds), list(kinds.values()))[0]
     outages = [fault for fault in faults if fault.target == PRIMARY]
-    at = random.uniform(0.0, HORIZON * 0.7)
+    at = random.uniform(0.0, span)
     if outages and random.random() < 0.6:
         # Where it hurts: while the journal is being written, or soon after, while it is replayed.
         outage = random.choice(outages)
@@ -279,8 +344,11 @@ def _process_fault(setup: Setup, faults: Sequence[Fault], random: Random) -> Fau
     if kind == "clock":
         return Fault(round(at, 4), kind, number, amount=random.choice((-60.0, -1.0, -0.05, 0.2, 30.0)))
     seconds = round(random.choice((0.01, 0.1, 0.6, 2.0)) * random.uniform(0.5, 1.0), 4)
-    calls = float(random.randint(1, 8)) if kind == "crash" and random.random() < 0.4 else 0.0
-    return Fault(round(at, 4), kind, number, 0.0 if kind == "die" else seconds, calls)
+    most = {"crash": 24, "crash_replay": 60, "crash_disk": 8}.get(kind)
+    if kind == "power" and setup.journal and random.random() < 0.7:
+        most = 8
+    steps = 0.0 if most is None else float(random.randint(1, most))
+    return Fault(round(at, 4), kind, number, 0.0 if kind in ("die", "fork") else seconds, steps)
 
 
 def without(

@@ -32,7 +32,8 @@ from octopus_async.record import (
     failed,
     rejected,
 )
-from octopus_async.testing.simulation.loop import VirtualLoop
+from octopus_async.testing.simulation.census import Census
+from octopus_async.testing.simulation.loop import Process, VirtualLoop, current_process
 
 T = TypeVar("T")
 FORBIDDEN = "bad"
@@ -69,11 +70,13 @@ class Switches:
 class _Request:
     """On its way to the server, in its hands, or on its way back."""
 
-    __slots__ = ("action", "reply")
+    __slots__ = ("action", "reply", "sender", "writes")
 
-    def __init__(self, action: Callable[[], object], reply: asyncio.Future[Any]) -> None:
+    def __init__(self, action: Callable[[], object], reply: asyncio.Future[Any], *, writes: bool) -> None:
         self.action = action
         self.reply = reply
+        self.writes = writes
+        self.sender: Process | None = current_process()
 
 
 class Server:
@@ -86,23 +89,28 @@ class Server:
         name: of the backend.
         loop: the virtual loop.
         random: decides latencies and which requests a partial fault hits.
+        census: counts the harm done.
     """
 
-    def __init__(self, name: str, loop: VirtualLoop, random: Random) -> None:
+    def __init__(self, name: str, loop: VirtualLoop, random: Random, census: Census) -> None:
         self.name = name
         self.switches = Switches()
+        self.census = census
         self._loop = loop
         self._random = random
         self._lying: list[_Request] = []
 
-    async def call(self, action: Callable[[], T]) -> T:
+    async def call(self, action: Callable[[], T], *, writes: bool = False) -> T:
         """Have the server carry out ``action``. Raises `Unavailable`."""
         switches = self.switches
         if switches.down:
+            self.struck("down")
             await asyncio.sleep(self._latency())
             raise BackendRefused(f"{self.name} refused the connection", backend=self.name)
         reply: asyncio.Future[T] = self._loop.create_future()
-        request = _Request(action, reply)
+        request = _Request(action, reply, writes=writes)
+        if switches.slow:
+            self.struck("slow")
         self._loop.outside(self._arrive, request, delay=self._latency() + switches.slow)
         return await reply
 
@@ -129,20 +137,32 @@ class Server:
     def _arrive(self, request: _Request) -> None:
         switches = self.switches
         if switches.down:
+            self.struck("down")
             self._answer(request, self._error("lost the connection", sent=True))
         elif switches.hung:
+            self.struck("hung")
             self._lying.append(request)
         elif self._random.random() < switches.errors:
+            self.struck("error")
             self._answer(request, self._error("answered with an error", sent=self._random.random() < 0.5))
         else:
             self._carry_out(request)
 
+    def struck(self, what: str) -> None:
+        """Count a fault that did harm."""
+        self.census[f"{self.name} {what}"] += 1
+
     def _carry_out(self, request: _Request) -> None:
+        if request.writes and request.sender is not None and request.sender.dead:
+            self.census["landing after death"] += 1
+        elif request.writes and request.reply.done():
+            self.census["late landing"] += 1
         try:
             result = request.action()
         except OctopusError as error:
             result = error
         if self._random.random() < self.switches.lost:
+            self.struck("lost acknowledgement")
             result = self._error("lost the connection", sent=True)
         self._answer(request, result)
 
@@ -176,10 +196,17 @@ class DatabaseServer(Server):
         shows_tombstones: whether a read gives tombstones or nothing for them.
     """
 
-    def __init__(
-        self, name: str, loop: VirtualLoop, random: Random, *, constrained: bool, shows_tombstones: bool
+    def __init__(  # noqa: PLR0913 - what a server is made of
+        self,
+        name: str,
+        loop: VirtualLoop,
+        random: Random,
+        census: Census,
+        *,
+        constrained: bool,
+        shows_tombstones: bool,
     ) -> None:
-        super().__init__(name, loop, random)
+        super().__init__(name, loop, random, census)
         self.rows: dict[Key, Record] = {}
         self._constrained = constrained
         self._shows_tombstones = shows_tombstones
@@ -190,7 +217,7 @@ class DatabaseServer(Server):
 
     async def apply(self, operations: Sequence[Operation], mode: Mode) -> list[Outcome]:
         """Apply operations in one transaction."""
-        return await self.call(lambda: self._commit(operations, mode))
+        return await self.call(lambda: self._commit(operations, mode), writes=True)
 
     async def write_nothing(self) -> None:
         """Write to the reserved row."""
@@ -206,6 +233,8 @@ class DatabaseServer(Server):
         return None if row is not None and row.fields is None and not self._shows_tombstones else row
 
     def _commit(self, operations: Sequence[Operation], mode: Mode) -> list[Outcome]:
+        if mode is Mode.REPLAY and self.switches.wrong_schema:
+            self.census["wrong schema at replay"] += 1
         self._check_schema()
         self._check_writable(needs_room=any(operation.fields is not None for operation in operations))
         return [self._apply_one(operation, mode) for operation in operations]
@@ -224,11 +253,13 @@ class DatabaseServer(Server):
 
     def _check_writable(self, *, needs_room: bool) -> None:
         if self.switches.read_only or (needs_room and self.switches.full):
-            what = "is read-only" if self.switches.read_only else "is full"
-            raise self._error(what, sent=False)
+            what = "read-only" if self.switches.read_only else "full"
+            self.struck(what)
+            raise self._error(f"is {what}", sent=False)
 
     def _check_schema(self) -> None:
         if self.switches.wrong_schema:
+            self.struck("wrong schema")
             raise SchemaMismatch(f"{self.name}: the table lacks a column", backend=self.name)
 
 
@@ -248,8 +279,8 @@ class CacheServer(Server):
 
     LEASE_LIFE = 1.0
 
-    def __init__(self, name: str, loop: VirtualLoop, random: Random, *, ttl: float) -> None:
-        super().__init__(name, loop, random)
+    def __init__(self, name: str, loop: VirtualLoop, random: Random, census: Census, *, ttl: float) -> None:
+        super().__init__(name, loop, random, census)
         self.ttl = ttl
         self.entries: dict[Key, Entry] = {}
         self._image: dict[Key, Entry] = {}
@@ -260,10 +291,12 @@ class CacheServer(Server):
         """Forget some keys."""
         for key in list(self.entries):
             if self._random.random() < share:
+                self.census["eviction"] += not self.entries[key].cell.marker
                 del self.entries[key]
 
     def restart_empty(self) -> None:
         """Forget everything."""
+        self.census["cache restarted empty"] += any(not entry.cell.marker for entry in self.entries.values())
         self.entries.clear()
         self.break_connections()
 
@@ -273,6 +306,8 @@ class CacheServer(Server):
 
     def restart_old(self) -> None:
         """Come back with what the last image held."""
+        older = any(self.entries.get(key) is not entry for key, entry in self._image.items())
+        self.census["cache restarted with old contents"] += older
         self.entries = dict(self._image)
         self.break_connections()
 
@@ -291,13 +326,16 @@ class CacheServer(Server):
 
     async def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
         """Apply operations, each on its own; some may be answered, others not."""
-        seen = await self.call(lambda: self._first_step(operations))
+        seen = await self.call(lambda: self._first_step(operations), writes=True)
         results = [outcome for outcome, _ in seen]
         again = [index for index, outcome in enumerate(results) if outcome is None]
         while again:
             tokens = [seen[index][1] for index in again]
             chosen = [operations[index] for index in again]
-            seconds = await self.call(lambda chosen=chosen, tokens=tokens: self._swap(chosen, tokens))  # type: ignore[misc]
+            seconds = await self.call(
+                lambda chosen=chosen, tokens=tokens: self._swap(chosen, tokens),  # type: ignore[misc]
+                writes=True,
+            )
             for index, (outcome, entry) in zip(again, seconds, strict=True):
                 results[index], seen[index] = outcome, (outcome, entry)
             again = [index for index in again if results[index] is None]
@@ -305,7 +343,7 @@ class CacheServer(Server):
 
     async def fill(self, items: Sequence[tuple[Record, Miss]]) -> None:
         """Store records whose leases hold."""
-        await self.call(lambda: self._fill_all(items))
+        await self.call(lambda: self._fill_all(items), writes=True)
 
     async def write_nothing(self) -> None:
         """Write to the reserved key."""
@@ -346,6 +384,7 @@ class CacheServer(Server):
         outcome, cell = settle(operation, before)
         if self.switches.full and operation.payload is not None:
             # As memcached does: no room for the new value, and the old one is gone.
+            self.struck("full")
             self.entries.pop(operation.key, None)
             return failed(self._error("is full", sent=False))
         if cell is not None and cell is not before:
@@ -366,7 +405,10 @@ class CacheServer(Server):
 
     def _lossy(self, outcome: Outcome) -> Outcome:
         lost = outcome.status is not Status.UNAVAILABLE and self._random.random() < self.switches.partial
-        return failed(self._error("lost the connection", sent=True)) if lost else outcome
+        if not lost:
+            return outcome
+        self.struck("half a batch")
+        return failed(self._error("lost the connection", sent=True))
 
     def _entry(self, key: Key) -> Entry | None:
         entry = self.entries.get(key)

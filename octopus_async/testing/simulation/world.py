@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from random import Random
@@ -12,7 +13,14 @@ from typing import Any
 from octopus_async.adapters.memory import MemoryAdapter
 from octopus_async.backend import Adapter
 from octopus_async.errors import OctopusError
-from octopus_async.events import DeadLettered, Event
+from octopus_async.events import (
+    DeadLettered,
+    Event,
+    JournalAdopted,
+    ReplayFinished,
+    ReplayPaused,
+    ReplayStarted,
+)
 from octopus_async.guard import GuardPolicy
 from octopus_async.journal import FileJournal
 from octopus_async.manager import DaoManager
@@ -20,7 +28,16 @@ from octopus_async.record import Key
 from octopus_async.strategies.plan import Acknowledge, Order
 from octopus_async.strategies.read import Cascade, Hedge, Race, ReadStrategy
 from octopus_async.testing.simulation.backends import SimulatedCache, SimulatedDatabase
-from octopus_async.testing.simulation.client import MODELS, Client, Notes, id_of, model_of, name_of
+from octopus_async.testing.simulation.census import Census
+from octopus_async.testing.simulation.client import (
+    MODELS,
+    Client,
+    Notes,
+    id_of,
+    model_of,
+    name_of,
+    records_of,
+)
 from octopus_async.testing.simulation.disk import SimulatedDisk
 from octopus_async.testing.simulation.faults import begin
 from octopus_async.testing.simulation.history import Dead, Final, Row
@@ -29,7 +46,6 @@ from octopus_async.testing.simulation.processdisk import ProcessDisk, SimulatedR
 from octopus_async.testing.simulation.remains import in_memory, leaks_of, rows_of, served
 from octopus_async.testing.simulation.scenario import (
     CACHE,
-    HORIZON,
     PRIMARY,
     REPLICA,
     Scenario,
@@ -39,7 +55,7 @@ from octopus_async.testing.simulation.server import CacheServer, DatabaseServer
 
 EPOCH = 1_700_000_000.0
 _FOLDER = "/journal"
-_ADOPT_EVERY = 0.5
+_ADOPT_EVERY = 1.0
 _LONGEST_CALLS = 60.0
 _LONGEST_DRAIN = 30.0
 _STRATEGIES: dict[str, Callable[[], ReadStrategy]] = {"cascade": Cascade, "race": Race, "hedge": Hedge}
@@ -51,17 +67,23 @@ class Slot:
     Attributes:
         number: its number in the scenario.
         offset: by how many seconds its machine's wall clock is off.
+        offset_at_restart: by how many more once it was restarted.
         clients: who calls there.
         process: the process; None while there is none.
         manager: its manager, once it is open.
+        died_at: what its wall clock said when the last process died.
+        replaying: the backends that the process replays into.
     """
 
     def __init__(self, number: int, offset: float, clients: list[Client]) -> None:
         self.number = number
         self.offset = offset
+        self.offset_at_restart = 0.0
         self.clients = clients
         self.starts = 0
         self.gone = False
+        self.died_at: float | None = None
+        self.replaying: set[str] = set()
         self.process: Process | None = None
         self.disk: ProcessDisk | None = None
         self.manager: DaoManager | None = None
@@ -77,6 +99,10 @@ class Slot:
 class World:
     """Everything there is in a run.
 
+    Attributes:
+        census: how often which fault struck.
+        is_healed: whether all faults are over.
+
     Parameters:
         scenario: what happens.
         trace: is told of what happens, for a person to read; None for nobody.
@@ -89,14 +115,16 @@ class World:
         seed = self.setup.seed
         self.loop = VirtualLoop(Random(f"order {seed}"), shuffle=self.setup.shuffle)
         self.random = Random(f"world {seed}")
+        self.census: Census = Counter()
+        self.is_healed = False
         self.notes = Notes()
         self.final = Final()
         self.pauses: list[tuple[str, float, float]] = []
-        self.disk = SimulatedDisk(Random(f"disk {seed}"))
+        self.disk = SimulatedDisk(Random(f"disk {seed}"), self.census)
         self.primary = self._database(PRIMARY, constrained=True)
         self.replica = self._database(REPLICA, constrained=False) if self.setup.replica else None
         self.cache = (
-            CacheServer(CACHE, self.loop, Random(f"cache {seed}"), ttl=self.setup.ttl)
+            CacheServer(CACHE, self.loop, Random(f"cache {seed}"), self.census, ttl=self.setup.ttl)
             if self.setup.shared_cache
             else None
         )
@@ -123,16 +151,17 @@ class World:
             self._start(slot)
         for fault in self.scenario.faults:
             self.loop.outside(begin, self, fault, delay=fault.at)
-        await asyncio.sleep(HORIZON)
+        await asyncio.sleep(self.scenario.over_at)
         self._heal()
         await self._until(lambda: all(slot.is_done for slot in self.slots), _LONGEST_CALLS, "clients")
         await self._drain()
         self._look_at_stores()
         self.final.caches_at_once = self._caches()
-        await asyncio.sleep(2 * self.setup.ttl + 0.5)
+        # What lay in a cache that hung lands a moment after, and is old from then on.
+        await asyncio.sleep(self.setup.ttl + 0.5)
         self.final.caches_later = self._caches()
         await self._read_everything()
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(0.5)
         self._look_for_leaks()
         await self._close()
 
@@ -147,7 +176,7 @@ class World:
 
     async def _drain(self) -> None:
         # Twice the time after which a living process looks for the journals of dead ones.
-        await asyncio.sleep(2 * _ADOPT_EVERY + 0.1)
+        await asyncio.sleep(2 * _ADOPT_EVERY + 0.1 if self.census["crash"] else 0.1)
         if not await self._until(self._is_drained, _LONGEST_DRAIN, "the drain"):
             for slot in self._living():
                 if slot.manager is not None:
@@ -181,6 +210,11 @@ class World:
         slot.starts += 1
         slot.process = self.loop.process(f"p{slot.number}{'' if slot.starts == 1 else f'.{slot.starts}'}")
         slot.manager = None
+        slot.replaying.clear()
+        if slot.died_at is not None:
+            slot.offset, slot.offset_at_restart = slot.offset + slot.offset_at_restart, 0.0
+        if slot.died_at is not None and self._wall(slot) < slot.died_at:
+            self.census["clock set back across a restart"] += 1
         slot.disk = ProcessDisk(self.disk, slot.process)
         slot.disk.on_death = lambda: self._kill(slot)
         self.say(f"{slot.process.name} starts")
@@ -202,13 +236,15 @@ class World:
             await manager.open()
         except OctopusError as error:
             self.say(f"{process.name} could not open: {error}")
-            if self.loop.time() > HORIZON + 1.0:
+            if self.loop.time() > self.scenario.over_at + 1.0:
                 self.final.problems.append(f"{process.name} could not open: {error!r}")
                 slot.gone = True
             else:
                 self.loop.outside(self._restart, slot, delay=0.2)
             return
         slot.manager = manager
+        if manager.journal is not None and manager.journal.statistics().pending:
+            self.census["restart on pending entries"] += 1
         await asyncio.gather(*(client.run(manager, process.name) for client in slot.clients))
 
     def _manager(self, slot: Slot, process: Process) -> DaoManager:
@@ -225,13 +261,13 @@ class World:
             write,
             _STRATEGIES[setup.read](),
             self._journal(slot, process) if setup.journal else None,
-            listeners=[lambda event: self._on_event(process, event)],
+            listeners=[lambda event: self._on_event(slot, process, event)],
             order=Order[setup.order],
             acknowledge=Acknowledge[setup.acknowledge],
             timeout=setup.timeout,
             guard=GuardPolicy(timeout=setup.call_timeout, open_timeout=2 * setup.call_timeout),
             adopt_every=_ADOPT_EVERY,
-            wall=lambda: EPOCH + self.loop.time() + slot.offset,
+            wall=lambda: self._wall(slot),
         )
         self._managers.append(manager)
         return manager
@@ -244,8 +280,11 @@ class World:
             segment_bytes=self.setup.segment_bytes,
             disk=slot.disk,
             runner=SimulatedRunner(self.loop, process, self.disk, random),
-            wall=lambda: EPOCH + self.loop.time() + slot.offset,
+            wall=lambda: self._wall(slot),
         )
+
+    def _wall(self, slot: Slot) -> float:
+        return EPOCH + self.loop.time() + slot.offset
 
     def _adapter(self, server: DatabaseServer) -> SimulatedDatabase:
         return SimulatedDatabase(server, connections=self.setup.connections, batch=self.setup.batch)
@@ -255,6 +294,7 @@ class World:
             name,
             self.loop,
             Random(f"{name} {self.setup.seed}"),
+            self.census,
             constrained=constrained,
             shows_tombstones=self.setup.shows_tombstones,
         )
@@ -262,8 +302,25 @@ class World:
     def _kill(self, slot: Slot) -> None:
         if slot.process is not None and not slot.process.dead:
             self.say(f"{slot.process.name} is killed")
+            self._note_death(slot, slot.process)
             slot.process.dead = True
             self.disk.kill(slot.process)
+
+    def _note_death(self, slot: Slot, process: Process) -> None:
+        slot.died_at = self._wall(slot)
+        self.census["crash"] += 1
+        serves = any(call.process == process.name and call.responded is None for call in self.notes.calls)
+        self.census["crash within a call"] += serves
+        manager = slot.manager
+        if manager is None:
+            return
+        self.final.forgotten |= {
+            name_of(key)
+            for debts in manager._debts.values()  # noqa: SLF001 - what is lost with it
+            for key in debts._owed  # noqa: SLF001
+        }
+        replays = any(manager.backends[name].writes.passes for name in slot.replaying)
+        self.census["crash within a replay"] += replays
 
     def _restart(self, slot: Slot) -> None:
         if slot.process is not None and not slot.process.dead:
@@ -280,6 +337,7 @@ class World:
 
     def _heal(self) -> None:
         self.say("all faults are over")
+        self.is_healed = True
         if not self._living() and all(slot.gone for slot in self.slots):
             self.slots[0].gone = False
             self._start(self.slots[0])
@@ -314,7 +372,7 @@ class World:
 
     def key_names(self) -> list[str]:
         """The keys of the scenario."""
-        return sorted({step.key for step in self.scenario.steps})
+        return sorted({key for step in self.scenario.steps for key in records_of(step)})
 
     async def _read_everything(self) -> None:
         for slot in self._living():
@@ -358,9 +416,17 @@ class World:
 
     # --------------------------------------------------------------------------------------------
 
-    def _on_event(self, process: Process, event: Event) -> None:
+    def _on_event(self, slot: Slot, process: Process, event: Event) -> None:
         if isinstance(event, DeadLettered):
             self._note_dead(event.backend, event.key, event.version, event.reason)
+        elif isinstance(event, ReplayStarted):
+            slot.replaying.add(event.backend)
+            process.does("replay")
+        elif isinstance(event, ReplayFinished | ReplayPaused):
+            slot.replaying.discard(event.backend)
+        elif isinstance(event, JournalAdopted):
+            self.census["adoption"] += 1
+            self.census["adoption of pending entries"] += bool(event.entries)
         self.say(f"{process.name} {event}")
 
     def say(self, text: str) -> None:
