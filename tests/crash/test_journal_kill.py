@@ -1,86 +1,117 @@
-"""A loaded process is killed at random moments, again and again, and what it had acknowledged is found."""
+"""Loaded processes are killed at random moments and at chosen calls, and what they had acknowledged is found."""
 
 from __future__ import annotations
 
-import asyncio
-import random
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from octopus_async.events import JournalDamaged
-from tests.crash.journals import ROUNDS, Heard, opened, pending
+from tests.crash.journals import PRIMARY, REPLICA, ROUNDS
+from tests.crash.kills import CALLS
+from tests.crash.lanes import Findings
+from tests.crash.truth import Truth
 
-pytestmark = pytest.mark.timeout(60 * ROUNDS)
+pytestmark = pytest.mark.timeout(90 * ROUNDS)
 
-LIVES = 20 * ROUNDS
+POINTS = 250 * ROUNDS
 ROOT = Path(__file__).parents[2]
 
-CHILD = """
-import asyncio, itertools, os, random, sys
-from octopus_async.events import Events
-from octopus_async.journal import FileJournal
-from tests.crash.journals import PRIMARY, create, update
 
-async def write(journal, names, chance):
-    for name in names:
-        operation = create(name, "x" * chance.randrange(300))
-        await journal.append(operation, [PRIMARY])
-        os.write(1, f"+{name}\\n".encode())
-        if chance.random() < 0.3:
-            await journal.append(update(name, "later"), [PRIMARY])
-
-async def settle(journal, chance):
-    while True:
-        await asyncio.sleep(0.005)
-        runs = journal.runs(PRIMARY, chance.randrange(1, 60))
-        os.write(1, b"".join(f"-{run.operation.key.id}\\n".encode() for run in runs))
-        journal.settle(PRIMARY, runs)
-
-async def main(path, life):
-    chance = random.Random(life)
-    journal = FileJournal(path, segment_bytes=50_000)
-    await journal.open(Events())
-    os.write(1, b"ready\\n")
-    names = (f"{life}-{number}" for number in itertools.count())
-    await asyncio.gather(*[write(journal, names, chance) for _ in range(20)], settle(journal, chance))
-
-asyncio.run(main(sys.argv[1], sys.argv[2]))
-"""
+@pytest.fixture(scope="module")
+def findings() -> Findings:
+    # A process of its own, as this one has threads, and must not be forked.
+    command = [sys.executable, "-m", "tests.crash.kills", str(POINTS)]
+    said = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False).stdout
+    return Findings.from_json(said)
 
 
-async def live(path: Path, life: int, seconds: float) -> tuple[set[str], set[str]]:
-    """Run a process for a while and kill it; gives what it has acknowledged, and what it may have settled."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", CHILD, str(path), str(life), stdout=subprocess.PIPE, cwd=ROOT
-    )
-    assert process.stdout is not None
-    assert await process.stdout.readline() == b"ready\n"
-    reading = asyncio.create_task(process.stdout.read())
-    await asyncio.sleep(seconds)
-    process.kill()
-    said = (await reading).decode()
-    await process.wait()
-    whole = said[: said.rfind("\n") + 1].splitlines()
-    acknowledged = {line[1:] for line in whole if line.startswith("+")}
-    settled = {line[1:] for line in whole if line.startswith("-")}
-    return acknowledged, settled
+def test_a_process_that_is_killed_under_load_loses_nothing_it_had_acknowledged(findings: Findings) -> None:
+    assert findings.problems == []
+    assert findings.points.total() >= POINTS
+    assert findings.counts["acknowledged"] > 5 * POINTS
+    assert findings.counts["compared"] > 20 * POINTS
 
 
-async def test_a_process_that_is_killed_under_load_loses_nothing_it_had_acknowledged(tmp_path: Path) -> None:
-    chance = random.Random(7)
-    acknowledged, settled = set[str](), set[str]()
-    for life in range(LIVES):
-        new, done = await live(tmp_path / "j", life, chance.uniform(0.01, 0.25))
-        acknowledged |= new
-        settled |= done
-    heard = Heard()
-    async with opened(tmp_path / "j", heard) as journal:
-        found = {run.operation.key.id for run in pending(journal)}
-    assert acknowledged - settled <= found
-    assert len(acknowledged) > 10 * LIVES
-    assert settled
-    # A killed process leaves the page cache behind: at most the last line of a write is cut.
-    assert all("cut short" in damage.reason for damage in heard.of(JournalDamaged))
+def test_they_were_killed_in_opening_under_load_and_at_calls_of_every_kind(findings: Findings) -> None:
+    places = findings.points
+    assert places["at a random moment of opening"] > 0
+    assert places["at a random moment under load"] > 0
+    killed_at = {place.split()[1] for place in places if not place.startswith("at ")}
+    assert killed_at >= CALLS.keys()
+
+
+class TestTheJudgeOfTheKilled:
+    """What it must not overlook."""
+
+    def told(self, *said: list[object]) -> Truth:
+        truth = Truth()
+        truth.hear([["append", "a", "1", 11, [PRIMARY]], ["appended", "a", "1"], *said])
+        return truth
+
+    def found(self, truth: Truth, *waiting: object, **more: object) -> list[str]:
+        nothing = {"whole": True, "ceiling": 0, "damage": [], "letters": [], REPLICA: []}
+        truth.hear([["found", {**nothing, PRIMARY: waiting, **more}]])
+        return [problem.split(":")[0] for problem in truth.problems]
+
+    def test_all_is_well_if_what_was_acknowledged_is_found(self) -> None:
+        assert self.found(self.told(), ("a", "1", 11, 1)) == []
+
+    def test_what_was_acknowledged_is_gone(self) -> None:
+        assert self.found(self.told()) == ["lost"]
+
+    def test_an_older_state_than_the_acknowledged_is_found(self) -> None:
+        later = (["append", "a", "2", 22, [PRIMARY]], ["appended", "a", "2"])
+        assert self.found(self.told(*later), ("a", "1", 11, 1)) == ["lost"]
+
+    def test_what_was_begun_and_not_acknowledged_may_be_found_or_not(self) -> None:
+        later = ["append", "a", "2", 22, [PRIMARY]]
+        assert self.found(self.told(later), ("a", "1", 11, 1)) == []
+        assert self.found(self.told(later), ("a", "2", 22, 2)) == []
+
+    def test_what_was_settled_may_be_gone(self) -> None:
+        assert self.found(self.told(["settle", PRIMARY, [("a", "1")]])) == []
+
+    def test_what_was_never_sent_is_found(self) -> None:
+        assert self.found(self.told(), ("a", "1", 11, 1), ("b", "1", 11, 1)) == ["extra"]
+
+    def test_an_entry_is_found_twice(self) -> None:
+        assert self.found(self.told(), ("a", "1", 11, 2)) == ["extra"]
+
+    def test_another_payload_is_found(self) -> None:
+        assert self.found(self.told(), ("a", "1", 12, 1)) == ["damaged"]
+
+    def test_half_a_unit_is_found(self) -> None:
+        unit = ["unit", [("u", "5", 1), ("v", "6", 2)]]
+        assert self.found(self.told(unit), ("a", "1", 11, 1), ("u", "5", 1, 1)) == ["lost"]
+
+    def test_a_dead_letter_is_gone_or_waits_as_well(self) -> None:
+        buried = (["bury", "a"], ["buried", "a"])
+        assert self.found(self.told(*buried), letters=["a"]) == []
+        assert "lost" in self.found(self.told(*buried), ("a", "1", 11, 1))
+        assert self.found(self.told(*buried), ("a", "1", 11, 1), letters=["a"]) == ["extra"]
+
+    def test_damage_is_reported_that_is_no_torn_end(self) -> None:
+        there = ("a", "1", 11, 1)
+        assert self.found(self.told(), there, damage=["a write was cut short; nothing is lost"]) == []
+        assert self.found(self.told(), there, damage=["bytes do not match their checksum"]) == ["damaged"]
+
+    def test_the_ceiling_is_lower_than_it_was(self) -> None:
+        assert self.found(self.told(["reserved", 9]), ("a", "1", 11, 1), ceiling=8) == ["lost"]
+
+    def test_a_book_is_older_than_the_acknowledged_or_was_never_written(self) -> None:
+        for title, how in (("first", ["lost"]), ("second", []), ("third", []), ("never", ["extra"])):
+            truth = Truth()
+            begun = [["begin", "1", "first"], ["done", "1"], ["begin", "1", "second"], ["done", "1"]]
+            truth.hear([*begun, ["begin", "1", "third"]])
+            truth.compare({"1": title})
+            assert [problem.split(":")[0] for problem in truth.problems] == how
+
+    def test_a_deleted_book_comes_back(self) -> None:
+        truth = Truth()
+        truth.hear([["begin", "1", "first"], ["done", "1"], ["begin", "1", ""], ["done", "1"]])
+        truth.compare({})
+        assert truth.problems == []
+        truth.compare({"1": "first"})
+        assert len(truth.problems) == 1
