@@ -49,7 +49,7 @@ LIVES = 16
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
 FAST = MEMORY if os.access(MEMORY, os.W_OK) else None
-"""Where the folders are: kill -9 leaves the page cache alone, so a disk would prove no more, and be slower."""
+"""Where the folders are: kill -9 keeps the page cache, so a disk would prove no more, and be slower."""
 
 
 def blow(chance: random.Random, *, torn: bool) -> Blow:

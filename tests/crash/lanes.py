@@ -51,7 +51,7 @@ def in_lanes(lane: Lane, amount: int, lanes: int, seed: int) -> Findings:
     forked = [_fork(lane, seed + number, share) for number, share in enumerate(shares)]
     whole = Findings()
     for pid, pipe in forked:
-        with open(pipe) as said:
+        with os.fdopen(pipe) as said:
             text = said.read()
         os.waitpid(pid, 0)
         whole.add(
@@ -69,7 +69,7 @@ def _fork(lane: Lane, seed: int, share: int) -> tuple[int, int]:
     try:
         os.close(reading)
         findings = lane(seed, share)
-        with open(writing, "w") as pipe:
+        with os.fdopen(writing, "w") as pipe:
             pipe.write(findings.to_json())
         status = 0
     except BaseException:  # noqa: BLE001 - a forked process must not go on as its parent

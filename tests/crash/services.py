@@ -1,4 +1,4 @@
-"""A whole manager on SQLite and a journal, killed while its database comes and goes; and what it told its callers."""
+"""A whole manager, killed while its database comes and goes; and what it told its callers."""
 
 from __future__ import annotations
 
@@ -167,4 +167,6 @@ def _manager(path: Path, voice: Voice, journal: FileJournal) -> tuple[DaoManager
 def stored(path: Path) -> Mapping[str, str]:
     """What is in the database, read without the library."""
     with closing(sqlite3.connect(path / "shop.db")) as database:
+        if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'book'").fetchone():
+            return {}  # all were killed before the first write
         return dict(database.execute("SELECT id, title FROM book"))

@@ -63,7 +63,7 @@ class Truth:
 
     def compare(self, stored: Mapping[str, str]) -> None:
         """Compare what services were told with what their database holds, once all is replayed."""
-        for id_ in self.shelf.titles | stored:
+        for id_ in {*self.shelf.titles, *stored}:
             self._read(id_, stored.get(id_, GONE))
 
     # -- what was said ---------------------------------------------------------------------------
