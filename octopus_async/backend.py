@@ -283,6 +283,10 @@ class Journal(Protocol):
         """Whether ``target`` has not applied everything known of ``key``."""
         ...
 
+    def doubts(self, target: str, key: Key) -> bool:
+        """Whether ``target`` may still refuse the newest operation of ``key`` that waits for it."""
+        ...
+
     def runs(self, target: str, limit: int, *, without: Collection[Key] = ()) -> Sequence[Run]:
         """The oldest work owed to ``target``: one run for each of at most ``limit`` keys."""
         ...

@@ -68,7 +68,8 @@ class KeyedModel(BaseModel):
         table: the table in SQL backends; the model's name in lower case where not given.
         columns: column names of fields that are called otherwise in the table.
         id_column: the column of the id.
-        provisional: whether a create that an outage cannot check may be accepted at once and
+        provisional: whether a write that an outage cannot check (a create with an id of its own, an
+            update of a record that was never read, unique columns) may be accepted at once and
             refused later; with False it is refused at once.
     """
 

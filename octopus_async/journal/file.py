@@ -203,6 +203,11 @@ class FileJournal:
         self._check()
         return self._overlay.owes_key(target, key_bytes(key))
 
+    def doubts(self, target: str, key: Key) -> bool:
+        """See `Journal.doubts`."""
+        self._check()
+        return self._overlay.doubts(target, key_bytes(key))
+
     def runs(self, target: str, limit: int, *, without: Collection[Key] = ()) -> Sequence[Run]:
         """See `Journal.runs`."""
         self._check()

@@ -16,7 +16,8 @@ class Receipt:
         key: the record.
         version: the version that the write gave it.
         journalled: whether the primary could not take it, and the journal holds it.
-        provisional: whether the primary may still refuse it, because it could not be asked.
+        provisional: whether the primary may still refuse it, because it could not be asked: others
+            may have created the same id or value, or deleted what is updated.
     """
 
     __slots__ = ("_journal", "_outcomes", "_primary", "_sequence", "key", "provisional", "version")

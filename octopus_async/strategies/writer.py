@@ -18,6 +18,7 @@ from octopus_async.errors import (
 from octopus_async.events import Events, WriteJournalled
 from octopus_async.record import (
     APPLIED,
+    NO_VERSION,
     NOT_TAKEN,
     Fields,
     Key,
@@ -27,6 +28,7 @@ from octopus_async.record import (
     Outcome,
     Status,
     Stored,
+    born_after,
     decide,
     failed,
 )
@@ -138,7 +140,7 @@ class Writer:
                 self._compensate(attempt, deadline)
                 raise outcome.error or OctopusError(f"{plan.primary.name} refused {draft.key}")
             if outcome.status in NOT_TAKEN:
-                return await self._fall_back(attempt, outcome, deadline), operation
+                return await self._fall_back(attempt, outcome, deadline), attempt.operation
             return await self._acknowledge(attempt, deadline), operation
         message = f"{draft.key}: {plan.primary.name} held something newer {_REISSUES} times in a row"
         raise _unavailable(draft.key, {plan.primary.name: BackendFailed(message, backend=plan.primary.name)})
@@ -147,8 +149,11 @@ class Writer:
         plan, operation = attempt.plan, attempt.operation
         journal = self._journal
         waiting = None if journal is None else journal.newest(operation.key, plan.primary.name)
-        if waiting is not None:
-            return _judge_behind(operation, waiting, plan.primary.name)
+        if journal is not None and waiting is not None:
+            attempt.doubtful |= journal.doubts(plan.primary.name, operation.key)
+            return _judge_behind(attempt, waiting)
+        # In an outage another process may delete the record, or may have.
+        attempt.doubtful |= operation.kind is Kind.UPDATE
         attempt.send(attempt.at_once(), deadline)
         now = asyncio.get_running_loop().time()
         reserve = min(_FALLBACK_SECONDS, _FALLBACK_SHARE * (deadline - now))
@@ -172,7 +177,7 @@ class Writer:
             self._compensate(attempt, deadline)
             raise _unavailable(operation.key, _causes(attempt, refusal), _claim(outcome))
         names = tuple(backend.name for backend in (plan.primary, *plan.replicas))
-        provisional = attempt.provisional
+        provisional = attempt.doubtful
         try:
             async with asyncio.timeout_at(deadline):
                 sequence = await journal.append(operation, names, provisional=provisional)
@@ -202,7 +207,7 @@ class Writer:
             return JournalError("there is no journal to keep it")
         if attempt.operation.if_version is not None:
             return JournalError("if_version cannot be checked while the primary cannot be asked")
-        if attempt.provisional and not attempt.draft.provisional:
+        if attempt.unchecked and not attempt.draft.provisional:
             return JournalError("the model refuses what the primary could not check (provisional=False)")
         return None
 
@@ -277,9 +282,13 @@ class Writer:
 
 
 class Attempt:
-    """One try of a write at one version: who was asked already, and what they said."""
+    """One try of a write at one version: who was asked already, and what they said.
 
-    __slots__ = ("draft", "operation", "outcomes", "plan", "provisional", "sent")
+    Attributes:
+        doubtful: whether the primary may still refuse the write, if it has to wait in the journal.
+    """
+
+    __slots__ = ("doubtful", "draft", "operation", "outcomes", "plan", "sent")
 
     def __init__(self, plan: Plan, draft: Draft, operation: Operation) -> None:
         self.plan = plan
@@ -287,7 +296,18 @@ class Attempt:
         self.operation = operation
         self.outcomes: dict[str, Outcome] = {}
         self.sent: dict[str, asyncio.Future[Outcome]] = {}
-        self.provisional = draft.may_conflict and draft.kind is not Kind.DELETE
+        self.doubtful = draft.may_conflict and draft.kind is not Kind.DELETE
+
+    @property
+    def unchecked(self) -> bool:
+        """Whether nobody has ever checked what the primary may refuse.
+
+        Whoever has read the record knows that it was there: what another process did to it
+        meanwhile makes an update doubtful, but it is not unchecked.
+        """
+        draft, operation = self.draft, self.operation
+        blind = draft.kind is Kind.UPDATE and operation.born == NO_VERSION
+        return blind or (draft.may_conflict and draft.kind is not Kind.DELETE)
 
     def at_once(self) -> Sequence[Backend]:
         """The caches, where the primary has no reason to refuse.
@@ -316,12 +336,15 @@ class Attempt:
         return next(other for other in (*self.plan.caches, *self.plan.replicas) if other.name == name)
 
 
-def _judge_behind(operation: Operation, waiting: Operation, primary: str) -> Outcome:
+def _judge_behind(attempt: Attempt, waiting: Operation) -> Outcome:
     """The key has work in the journal: judge by the newest of it, then queue up behind it."""
+    operation, primary = attempt.operation, attempt.plan.primary.name
     stored = Stored(waiting.version, waiting.born, waiting.kind is not Kind.DELETE)
     verdict = decide(operation, stored, Mode.LIVE)
     if verdict is not None and verdict is not APPLIED:
         return verdict
+    # It is a write to the record that waits there, whatever its caller has read before.
+    attempt.operation = operation._replace(born=born_after(operation, stored))
     message = f"earlier writes of {operation.key} to backend {primary} wait in the journal"
     return failed(BackendFailed(message, backend=primary, sent=False))
 

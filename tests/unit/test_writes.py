@@ -227,6 +227,63 @@ async def test_a_model_may_rather_be_refused_than_provisional(tmp_path: Path) ->
             await it.manager.dao(Strict).create(Strict(id="one"))
 
 
+async def test_a_blind_update_is_refused_with_what_a_model_would_not_have_provisional(tmp_path: Path) -> None:
+    async with stage(tmp_path) as it:
+        stricts = it.manager.dao(Strict)
+        known = Strict(id="one")
+        await stricts.create(known)
+        it.primary.break_down(Fault.REFUSE)
+        with pytest.raises(WriteUnavailable, match="provisional=False"):
+            await stricts.update(Strict(id="one"))
+        assert (await stricts.update(known)).journalled
+
+
+async def test_an_update_of_what_another_process_may_have_deleted_is_provisional(tmp_path: Path) -> None:
+    async with stage(tmp_path) as it:
+        book = Book(title="one")
+        await it.books.create(book)
+        await asyncio.sleep(0.002)
+        deletion = Operation(Kind.DELETE, Mapper(Book).key_of(book), Clock().next(), "")
+        await asyncio.sleep(0.002)
+        it.primary.break_down(Fault.REFUSE)
+        receipt = await it.books.update(book)
+        assert receipt.provisional
+        await it.primary.adapter.apply([deletion], Mode.LIVE)
+        it.primary.heal()
+        async with asyncio.timeout(5):
+            with pytest.raises(RecordNotFound):
+                await receipt.settled()
+
+
+async def test_what_waits_behind_a_sure_write_is_sure_and_behind_a_doubtful_one_doubtful(
+    tmp_path: Path,
+) -> None:
+    async with stage(tmp_path) as it:
+        it.primary.break_down(Fault.REFUSE)
+        book, country = Book(title="one"), Country(id="at", name="Austria")
+        sure = [await it.books.create(book), await it.books.update(book), await it.books.delete(book)]
+        assert [receipt.provisional for receipt in sure] == [False] * 3
+        doubtful = [await it.countries.create(country), await it.countries.delete(country)]
+        assert [receipt.provisional for receipt in doubtful] == [True] * 2
+        assert not (await it.countries.delete("de")).provisional
+
+
+async def test_an_update_behind_a_new_record_in_the_journal_is_one_of_that_record(tmp_path: Path) -> None:
+    async with stage(tmp_path) as it:
+        country = Country(id="at", name="first")
+        await it.countries.create(country)
+        late = country.model_copy()
+        it.primary.break_down(Fault.REFUSE)
+        await it.countries.delete(country)
+        await it.countries.create(Country(id="at", name="second"))
+        late.name = "late"
+        receipt = await it.countries.update(late)
+        it.primary.heal()
+        async with asyncio.timeout(5):
+            await receipt.settled()
+        assert (await it.held("primary", late) or {})["name"] == "late"
+
+
 async def test_a_conflict_found_at_replay_is_a_dead_letter_an_event_and_raised_by_settled(
     tmp_path: Path,
 ) -> None:

@@ -101,6 +101,7 @@ class _Record:
         yield from self._nothing_resurrected()
         yield from self._versions_follow_time()
         yield from self._dead_letters_are_due()
+        yield from self._dead_letters_were_doubtful()
         for read in self.reads:
             yield from self._value_is_meant(read)
             if self.terms.fresh_reads and not self.letters:
@@ -188,6 +189,14 @@ class _Record:
             unsure = any(call.may_apply and not call.acknowledged for call in self.writes)
             if not (forbidden or rivals or unsure or self._unasked_write()):
                 yield self._wrong("C1", f"a dead letter without a reason: {letter}")
+
+    def _dead_letters_were_doubtful(self) -> Iterator[Violation]:
+        """Whoever was not told that it is provisional may rely on it."""
+        if self.key.startswith("g"):
+            return  # generated ids, which only this workload creates several times
+        for call in self.writes:
+            if call.acknowledged and call.version in self.dead and not call.provisional:
+                yield self._wrong("C1", f"a dead letter whose receipt was not provisional: {call}")
 
     def _unasked_write(self) -> bool:
         """Whether a write was accepted unasked, in an outage, that the state before may have forbidden."""
