@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -176,6 +176,12 @@ class Backend(Protocol):
         """Apply many operations at once, ordered against nothing. Never raises."""
         ...
 
+    def scan(
+        self, model: str, *, after: str = "", batch: int = 500, beyond: Record | None = None
+    ) -> AsyncIterator[Record]:
+        """See `ScanAdapter.scan`. Raises `Unavailable`, or `OperationNotSupported` where it cannot."""
+        ...
+
 
 class Run(NamedTuple):
     """Pending operations of one key, coalesced into the one that has the same effect.
@@ -252,6 +258,25 @@ class Journal(Protocol):
 
     def reserve(self, milliseconds: int) -> asyncio.Future[None]:
         """Raise the durable ceiling of versions to that moment. The future raises JournalError."""
+        ...
+
+    def mark(self, marks: Mapping[str, str]) -> asyncio.Future[None]:
+        """Make low-water marks durable, in place of earlier ones. The future raises JournalError.
+
+        A mark is a version of a model: whatever this process wrote of that model up to it is, for
+        each of its replicas, applied there or durable here. After an unclean stop the next opener
+        finds it (`inherited`), and brings the replicas up to the primary from there. An empty
+        version stands for the beginning, an empty name for all models. With no marks at all
+        nothing is in doubt, and nobody looks.
+        """
+        ...
+
+    def inherited(self) -> Mapping[str, str]:
+        """The marks of the dead writers that were taken over since this was asked last.
+
+        They stay durable here until a call of `mark` after this one: that has to say them again,
+        unless what they ask for has been done.
+        """
         ...
 
     def append(

@@ -40,6 +40,8 @@ _SCHEMES = {
     "memcached": _Source("octopus_async.adapters.memcache", "MemcacheAdapter", "memcached"),
     "mysql": _Source("octopus_async.adapters.mysql", "MySQLAdapter", "mysql"),
     "mariadb": _Source("octopus_async.adapters.mysql", "MySQLAdapter", "mysql"),
+    "postgres": _Source("octopus_async.adapters.postgres", "PostgresAdapter", "postgres"),
+    "postgresql": _Source("octopus_async.adapters.postgres", "PostgresAdapter", "postgres"),
 }
 
 
@@ -81,6 +83,8 @@ class Settings:
         guards: how single backends are guarded, by their names.
         retention: for how long tombstones are kept, and entries of the journal replayed.
         adopt_every: how often the journal's folder is searched for those of dead processes.
+        late_writes: for how long a write may still land in a primary that answers again, after its
+            sender gave it up or died: replicas are compared with the primary once more after it.
         max_writes: how many writes may be under way at the same time; what is more is refused.
         wall: seconds since 1970.
     """
@@ -100,6 +104,7 @@ class Settings:
     guards: Mapping[str, GuardPolicy] = field(default_factory=dict)
     retention: float = 30 * _DAY
     adopt_every: float = 5.0
+    late_writes: float = 60.0
     max_writes: int = 100_000
     wall: Callable[[], float] = time.time
 
@@ -119,7 +124,7 @@ class Settings:
             if not isinstance(source, str) and not hasattr(source, "capabilities"):
                 msg = f"a backend is a URL or an adapter, not a {type(source).__name__}"
                 raise ConfigurationError(msg)
-        for name in ("timeout", "close_timeout", "retention", "adopt_every"):
+        for name in ("timeout", "close_timeout", "retention", "adopt_every", "late_writes"):
             seconds = getattr(self, name)
             if not isinstance(seconds, int | float) or not seconds > 0:
                 msg = f"{name} is a number of seconds above 0, not {seconds!r}"
@@ -202,7 +207,7 @@ class _Table:
             "strict": self._take("strict", bool, default=False),
             "routings": {name: part.routing() for name, part in self._parts("models").items()},
         }
-        for name in ("timeout", "close_timeout", "retention", "adopt_every"):
+        for name in ("timeout", "close_timeout", "retention", "adopt_every", "late_writes"):
             seconds = self._seconds(name)
             if seconds is not None:
                 chosen[name] = seconds

@@ -110,6 +110,33 @@ class DeadLettered(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CatchUpStarted(Event):
+    """A replica is compared with its primary: a process died, or lost track, between the two."""
+
+    level = logging.WARNING
+    backend: str
+    model: str
+    after: str
+
+    def __str__(self) -> str:
+        since = f"above version {self.after}" if self.after else "from the beginning"
+        return f"{self.backend}: records of {self.model} {since} are compared with the primary's"
+
+
+@dataclass(frozen=True, slots=True)
+class CatchUpFinished(Event):
+    """A replica has what its primary has. ``compared`` counts records."""
+
+    backend: str
+    model: str
+    compared: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.backend}: {self.compared:,} records of {self.model} compared in {self.seconds:.2f} s"
+
+
+@dataclass(frozen=True, slots=True)
 class ClockAhead(Event):
     """A stored version is more than a minute ahead of this machine's clock."""
 

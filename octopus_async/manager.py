@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, cast, overload
 
 from octopus_async.backend import Adapter, Journal, JournalStatistics
+from octopus_async.catchup import CatchUp
 from octopus_async.clock import Clock
 from octopus_async.config import Routing, Settings, settings_from_toml
 from octopus_async.dao import Dao, model_of
@@ -31,6 +32,7 @@ from octopus_async.recovery import DebtCollector, Replayer
 from octopus_async.strategies.admission import Admission
 from octopus_async.strategies.debts import CacheDebts
 from octopus_async.strategies.keys import KeyLocks
+from octopus_async.strategies.lowwater import LowWater
 from octopus_async.strategies.plan import Plan
 from octopus_async.strategies.read import ReadStrategy
 from octopus_async.strategies.reader import Reader
@@ -63,6 +65,8 @@ class Statistics:
         paused: why the replay of a backend waits for an operator, by its name.
         behind: how many keys each cache has to be told of, by its name.
         writing: how many writes are under way.
+        comparing: the models whose replicas are to be compared with their primary, or are being
+            compared, because a process died or lost track of a write.
     """
 
     backends: dict[str, GuardStatistics]
@@ -70,6 +74,7 @@ class Statistics:
     paused: dict[str, str]
     behind: dict[str, int]
     writing: int
+    comparing: frozenset[str]
 
 
 class DaoManager:
@@ -142,12 +147,15 @@ class DaoManager:
             for name, guard in self._guards.items()
             if not guard.capabilities.durable
         }
+        self._water = LowWater(self._clock, self.journal)
+        self._catch_up = self._make_catch_up()
         self._reader = Reader(self._clock, self._locks, self.journal, self._debts)
         self._writer = Writer(
             self._versions,
             self._locks,
             self.journal,
             self._debts,
+            self._water,
             self._reader.detach,
             self.events,
             self._tasks.spawn,
@@ -250,6 +258,7 @@ class DaoManager:
             paused={name: it.paused for name, it in self._replayers.items() if it.paused is not None},
             behind={name: debts.total for name, debts in self._debts.items()},
             writing=len(self._tasks),
+            comparing=self._water.comparing(self._mappers),
         )
 
     def resume_replay(self, *names: str) -> None:
@@ -300,12 +309,15 @@ class DaoManager:
             guard.learn(mapper.schema, create=self.settings.create_tables)
         for replayer in self._replayers.values():
             replayer.wake()
+        self._water.changed.set()
         return mapper
 
     async def _open_journal(self, stack: AsyncExitStack) -> None:
         if self.journal is not None:
             self._clock.start_above(await self.journal.open(self.events))
+            self._water.want(self.journal.inherited())
             stack.push_async_callback(self.journal.close)
+            stack.callback(lambda: self._water.close(self._mappers))
             # Closing the backends may leave the journal something to keep for a replica.
             stack.push_async_callback(self._finish_writes)
 
@@ -334,6 +346,8 @@ class DaoManager:
                 self._tasks.keep_going(replayer.run)
                 replayer.wake()
             self._tasks.keep_going(lambda: self._adopt_forever(journal))
+            self._tasks.keep_going(self._water.run)
+        self._tasks.keep_going(self._catch_up.run)
         for name, debts in self._debts.items():
             guard = self._guards[name]
             self._tasks.keep_going(DebtCollector(guard, debts, lambda guard=guard: guard.writes.passes).run)  # type: ignore[misc]
@@ -353,6 +367,18 @@ class DaoManager:
             busy=lambda: guard.has_waiting_writes,
         )
 
+    def _make_catch_up(self) -> CatchUp:
+        return CatchUp(
+            self._water,
+            models=lambda: self._mappers,
+            plan_of=self.plan_of,
+            journal=self.journal,
+            events=self.events,
+            late=self.settings.late_writes,
+            usable=lambda name, direction: getattr(self._guards[name], direction).passes,
+            busy=lambda name: self._guards[name].has_waiting_writes,
+        )
+
     async def _adopt_forever(self, journal: Journal) -> None:
         while True:
             await asyncio.sleep(self.settings.adopt_every)
@@ -360,6 +386,7 @@ class DaoManager:
                 self._clock.start_above(await journal.adopt())
             except JournalError as error:
                 _log.warning("the journals of dead processes could not be looked for: %s", error)
+            self._water.want(journal.inherited())
             for replayer in self._replayers.values():
                 replayer.wake()
 
@@ -374,7 +401,8 @@ class DaoManager:
 
     def _owed(self) -> bool:
         owed = self.journal is not None and any(self.journal.owes(name) for name in self._replayers)
-        return owed or bool(self._tasks) or any(debts.total for debts in self._debts.values())
+        behind = any(debts.total for debts in self._debts.values()) or bool(self._catch_up.behind())
+        return owed or behind or bool(self._tasks)
 
     # -- tasks -----------------------------------------------------------------------------------
 

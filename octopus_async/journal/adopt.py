@@ -10,6 +10,7 @@ from octopus_async.events import JournalDamaged
 from octopus_async.journal.checkpoint import checkpoint_of, is_drained
 from octopus_async.journal.contents import Contents
 from octopus_async.journal.folder import Folder, keep_all
+from octopus_async.journal.mark import MarkFile
 from octopus_async.journal.overlay import Overlay
 from octopus_async.journal.root import Root, explained
 from octopus_async.journal.segments import Damage, segment_name
@@ -38,23 +39,25 @@ class Adopted:
     failure: JournalError | None = None
 
 
-def adopt(root: Root, name: str, lock: int, writer: str, overlay: Overlay) -> Adopted:
+def adopt(root: Root, name: str, lock: int, own: Folder, mark: MarkFile, overlay: Overlay) -> Adopted:  # noqa: PLR0913 - whose folder, and into what
     """Read a dead writer's folder, which the caller has locked; the lock goes with it.
 
     Parameters:
         root: the shared folder.
         name: the dead writer's folder.
         lock: the descriptor of its lock.
-        writer: the name of this process's own folder.
+        own: this process's own folder.
+        mark: the low-water mark in it, which takes over that of the dead writer.
         overlay: takes what is pending; to be swept afterwards.
 
     Raises:
         JournalCorrupt: it has another format. Nothing was changed.
         JournalError: it cannot be read.
     """
-    folder = Folder(root, name, lock, writer)
+    folder = Folder(root, name, lock, own.name)
     try:
         with explained(f"take over the journal {folder.path}"):
+            mark.carry(name)
             return _adopt(root, folder, overlay)
     except BaseException:
         folder.close()

@@ -7,7 +7,7 @@ import os
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,10 +24,11 @@ from octopus_async.journal.futures import future_of
 from octopus_async.journal.holdings import Holdings
 from octopus_async.journal.item import Item, item_of
 from octopus_async.journal.limits import Limits
+from octopus_async.journal.mark import lowest
 from octopus_async.journal.office import DeadLetterOffice
 from octopus_async.journal.opening import Opening, adopt_all, release
 from octopus_async.journal.overlay import Overlay
-from octopus_async.journal.root import Root
+from octopus_async.journal.root import Root, explained
 from octopus_async.journal.runner import Runner, ThreadRunner, run
 from octopus_async.journal.settlements import Settlements
 from octopus_async.record import Key, Operation
@@ -83,6 +84,8 @@ class FileJournal:
         self._adopting: asyncio.Task[int] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._appended = 0
+        self._inherited: dict[str, dict[str, str]] = {}
+        self._taken: frozenset[str] = frozenset()
 
     def __del__(self) -> None:
         if self._is_open and not self._forked:
@@ -105,7 +108,8 @@ class FileJournal:
             await self._runner.stop(_CLOSE_SECONDS)
             raise
         assert opening.own is not None  # noqa: S101 - work made it
-        self._own = opening.own
+        assert opening.mark is not None  # noqa: S101 - and this
+        self._own, self._mark = opening.own, opening.mark
         self._holdings.add(self._own)
         self._commit = self._holdings.commit = GroupCommit(self._runner, self._holdings)
         self._office = DeadLetterOffice(self._overlay, self._holdings, self._settlements, self._commit)
@@ -151,6 +155,17 @@ class FileJournal:
         future = run(self._runner, partial(self._root.raise_ceiling, milliseconds))
         future.add_done_callback(lambda _: self._report_damage())
         return future
+
+    def mark(self, marks: Mapping[str, str]) -> asyncio.Future[None]:
+        """See `Journal.mark`."""
+        self._check()
+        return run(self._runner, partial(self._store_mark, dict(marks), self._taken))
+
+    def inherited(self) -> Mapping[str, str]:
+        """See `Journal.inherited`."""
+        inherited, self._inherited = self._inherited, {}
+        self._taken |= inherited.keys()
+        return lowest(*inherited.values())
 
     def append(
         self, operation: Operation, targets: Sequence[str], *, provisional: bool = False
@@ -307,7 +322,9 @@ class FileJournal:
 
     async def _adopt(self) -> int:
         overlay = Overlay()
-        adopted, failures = await run(self._runner, partial(adopt_all, self._root, self._own.name, overlay))
+        adopted, failures = await run(
+            self._runner, partial(adopt_all, self._root, self._own, self._mark, overlay)
+        )
         self._report_damage()
         for taken in adopted:
             self._welcome(taken, ready=False)
@@ -321,6 +338,7 @@ class FileJournal:
         return max((taken.newest for taken in adopted), default=0)
 
     def _welcome(self, adopted: Adopted, *, ready: bool = True) -> None:
+        self._inherited[adopted.path.name] = self._mark.inherited([adopted.path.name])
         if adopted.folder is not None:
             adopted.folder.ready = ready
             self._holdings.add(adopted.folder)
@@ -331,6 +349,10 @@ class FileJournal:
             self._events.emit(JournalAdopted(str(adopted.path), adopted.entries))
         if adopted.failure is not None:
             self._events.emit(JournalFailed(str(adopted.path), str(adopted.failure)))
+
+    def _store_mark(self, marks: Mapping[str, str], taken: Collection[str]) -> None:
+        with explained(f"write the low-water mark of {self._own.path}"):
+            self._mark.store(marks, taken)
 
     def _report_damage(self) -> None:
         """Report what is wrong with the shared folder itself."""

@@ -58,6 +58,9 @@ class Folder:
         lock: the descriptor of its lock.
         writer: the name of this process's own folder.
         numbers: the first number that may be used; 0 to take a block when it is needed.
+
+    Attributes:
+        marked: whether it has a low-water mark, for which it has to stay.
     """
 
     def __init__(self, root: Root, name: str, lock: int, writer: str, numbers: int = 0) -> None:
@@ -66,6 +69,7 @@ class Folder:
         self.letters = Letters()
         self.segments: list[Segment] = []
         self.ready = True
+        self.marked = False
         self.synced = 0
         self._root = root
         self._disk: Disk = root.disk

@@ -9,6 +9,7 @@ from octopus_async.errors import JournalError
 from octopus_async.journal.adopt import Adopted, adopt
 from octopus_async.journal.checkpoint import is_drained
 from octopus_async.journal.folder import Folder
+from octopus_async.journal.mark import MarkFile
 from octopus_async.journal.overlay import Overlay
 from octopus_async.journal.root import Root, explained
 
@@ -18,11 +19,13 @@ class Opening:
 
     Attributes:
         own: this process's own folder; None until it is made.
+        mark: the low-water mark in it.
         adopted: the folders that were taken over.
     """
 
     def __init__(self, root: Root, overlay: Overlay) -> None:
         self.own: Folder | None = None
+        self.mark: MarkFile | None = None
         self.adopted: list[Adopted] = []
         self._root = root
         self._overlay = overlay
@@ -39,7 +42,8 @@ class Opening:
         self._root.prepare()
         name, lock, first = self._root.create_folder()
         self.own = Folder(self._root, name, lock, name, first)
-        self.adopted, failures = adopt_all(self._root, name, self._overlay)
+        self.mark = MarkFile(self._root, self.own)
+        self.adopted, failures = adopt_all(self._root, self.own, self.mark, self._overlay)
         if failures:
             raise failures[0]
         with explained(f"open the journal {self._root.path}"):
@@ -52,19 +56,22 @@ class Opening:
         release([*folders, *([self.own] if self.own is not None else [])], self._overlay)
 
 
-def adopt_all(root: Root, writer: str, overlay: Overlay) -> tuple[list[Adopted], list[JournalError]]:
+def adopt_all(
+    root: Root, own: Folder, mark: MarkFile, overlay: Overlay
+) -> tuple[list[Adopted], list[JournalError]]:
     """Take over what dead writers have left; gives the folders, and why others could not be taken over.
 
     Parameters:
         root: the shared folder.
-        writer: the name of this process's own folder.
+        own: this process's own folder.
+        mark: the low-water mark in it.
         overlay: takes what is pending.
     """
     adopted: list[Adopted] = []
     failures: list[JournalError] = []
     for name, lock in root.lock_dead().items():
         try:
-            adopted.append(adopt(root, name, lock, writer, overlay))
+            adopted.append(adopt(root, name, lock, own, mark, overlay))
         except JournalError as error:
             failures.append(error)
     overlay.sweep()
@@ -77,6 +84,6 @@ def release(folders: Sequence[Folder], overlay: Overlay) -> None:
         with contextlib.suppress(
             JournalError
         ):  # what is left behind is found, and removed, by the next opening
-            if folder.ready and is_drained(folder, overlay):
+            if folder.ready and not folder.marked and is_drained(folder, overlay):
                 folder.remove()
         folder.close()

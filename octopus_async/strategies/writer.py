@@ -35,6 +35,7 @@ from octopus_async.record import (
 from octopus_async.strategies.causes import said, soonest
 from octopus_async.strategies.debts import CacheDebts
 from octopus_async.strategies.keys import KeyLocks
+from octopus_async.strategies.lowwater import LowWater, Passage
 from octopus_async.strategies.plan import Acknowledge, Order, Plan
 from octopus_async.strategies.receipt import Receipt
 from octopus_async.strategies.versions import Versions
@@ -84,6 +85,7 @@ class Writer:
         locks: who writes which key at the moment.
         journal: takes what the primary could not; None to be refused instead.
         debts: what each cache missed, by its name.
+        water: knows which writes are between a primary and its replicas.
         detach: is told of keys whose running searches nobody may join any more.
         events: is told of journalled writes.
         spawn: starts a task that its owner waits for at the end.
@@ -95,6 +97,7 @@ class Writer:
         locks: KeyLocks,
         journal: Journal | None,
         debts: Mapping[str, CacheDebts],
+        water: LowWater,
         detach: Callable[[Key], None],
         events: Events,
         spawn: Spawn,
@@ -103,6 +106,7 @@ class Writer:
         self._locks = locks
         self._journal = journal
         self._debts = debts
+        self._water = water
         self._detach = detach
         self._events = events
         self._spawn = spawn
@@ -126,9 +130,12 @@ class Writer:
             self._locks.release(draft.key)
 
     async def _write_held(self, plan: Plan, draft: Draft, deadline: float) -> tuple[Receipt, Operation]:
+        passage = Passage()
+        if plan.replicas:
+            passage = await self._water.enter(draft.key.model, deadline)
         for _ in range(_REISSUES):
             operation = draft.at(await self._versions.issue(deadline))
-            attempt = Attempt(plan, draft, operation)
+            attempt = Attempt(plan, draft, operation, passage)
             outcome = await self._ask_primary(attempt, deadline)
             attempt.outcomes[plan.primary.name] = outcome
             if outcome.status is Status.SUPERSEDED:
@@ -137,11 +144,13 @@ class Writer:
             if outcome.status is Status.REJECTED:
                 # In an outage the next write would otherwise be issued behind what has been seen.
                 self._versions.overtaken(outcome.stored, plan.primary.name)
+                passage.end()
                 self._compensate(attempt, deadline)
                 raise outcome.error or OctopusError(f"{plan.primary.name} refused {draft.key}")
             if outcome.status in NOT_TAKEN:
                 return await self._fall_back(attempt, outcome, deadline), attempt.operation
             return await self._acknowledge(attempt, deadline), operation
+        passage.end()
         message = f"{draft.key}: {plan.primary.name} held something newer {_REISSUES} times in a row"
         raise _unavailable(draft.key, {plan.primary.name: BackendFailed(message, backend=plan.primary.name)})
 
@@ -174,6 +183,7 @@ class Writer:
         plan, operation, journal = attempt.plan, attempt.operation, self._journal
         refusal = self._refusal(attempt)
         if journal is None or refusal is not None:
+            attempt.passage.end(doubt=outcome.status is Status.UNKNOWN)
             self._compensate(attempt, deadline)
             raise _unavailable(operation.key, _causes(attempt, refusal), _claim(outcome))
         names = tuple(backend.name for backend in (plan.primary, *plan.replicas))
@@ -182,12 +192,14 @@ class Writer:
             async with asyncio.timeout_at(deadline):
                 sequence = await journal.append(operation, names, provisional=provisional)
         except (JournalError, TimeoutError) as error:
+            attempt.passage.end(doubt=outcome.status is Status.UNKNOWN)
             self._compensate(attempt, deadline)
             if isinstance(error, TimeoutError):
                 error = JournalError("the journal was not durable before the deadline")
             # Only a journal that was full has certainly not kept it.
             claim = _claim(outcome) if isinstance(error, JournalFull) else _PERHAPS
             raise _unavailable(operation.key, _causes(attempt, error), claim) from error
+        attempt.passage.end()
         self._events.emit(WriteJournalled(operation.key, operation.version, names))
         attempt.send([cache for cache in plan.caches if cache.name not in attempt.sent], deadline)
         self._follow_up(attempt)
@@ -226,8 +238,9 @@ class Writer:
         def follow(_: object) -> None:
             owing = self._note_outcomes(attempt)
             if owing:
-                self._spawn(self._owe(operation, owing, finished))
+                self._spawn(self._owe(attempt, owing, finished))
             else:
+                attempt.passage.end()
                 finished.set_result(None)
 
         answered.add_done_callback(follow)
@@ -250,9 +263,10 @@ class Writer:
         return owing
 
     async def _owe(
-        self, operation: Operation, names: Sequence[str], finished: asyncio.Future[JournalError | None]
+        self, attempt: Attempt, names: Sequence[str], finished: asyncio.Future[JournalError | None]
     ) -> None:
         """Have the journal keep what replicas missed."""
+        operation = attempt.operation
         reason: JournalError | None = None
         try:
             if self._journal is None:
@@ -260,7 +274,9 @@ class Writer:
             else:
                 await self._journal.append(operation, names)
                 self._events.emit(WriteJournalled(operation.key, operation.version, tuple(names)))
+            attempt.passage.end(doubt=reason is not None)
         except JournalError as error:
+            attempt.passage.end(doubt=True)
             reason = error
         finally:
             if not finished.done():
@@ -286,14 +302,16 @@ class Attempt:
 
     Attributes:
         doubtful: whether the primary may still refuse the write, if it has to wait in the journal.
+        passage: its way to the replicas.
     """
 
-    __slots__ = ("doubtful", "draft", "operation", "outcomes", "plan", "sent")
+    __slots__ = ("doubtful", "draft", "operation", "outcomes", "passage", "plan", "sent")
 
-    def __init__(self, plan: Plan, draft: Draft, operation: Operation) -> None:
+    def __init__(self, plan: Plan, draft: Draft, operation: Operation, passage: Passage) -> None:
         self.plan = plan
         self.draft = draft
         self.operation = operation
+        self.passage = passage
         self.outcomes: dict[str, Outcome] = {}
         self.sent: dict[str, asyncio.Future[Outcome]] = {}
         self.doubtful = draft.may_conflict and draft.kind is not Kind.DELETE
