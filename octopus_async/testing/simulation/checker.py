@@ -282,7 +282,7 @@ class _Record:
 
     def _replicas_and_caches(self) -> Iterator[Violation]:
         final = self.final
-        replicas = final.replicas.items() if self.terms.replicas_kept and not self._landed_untold() else ()
+        replicas = final.replicas.items() if self.terms.replicas_kept else ()
         for name, rows in replicas:
             if not _equal(rows.get(self.key), self.row):
                 yield self._wrong("C5", f"{name} has {rows.get(self.key)}, the primary {self.row}")
@@ -315,14 +315,6 @@ class _Record:
             for call in self.acknowledged:
                 if cached is not None and call.journalled and cached.version < _version(call):
                     yield self._wrong("C5", f"{name} was not told at replay, it serves {cached}: {call}")
-
-    def _landed_untold(self) -> bool:
-        """Whether the primary may have taken what was refused as unknown: replicas do not hear of it yet."""
-        known = {call.version for call in self.acknowledged}
-        unsure = any(
-            call.result == UNKNOWN or call.conditional for call in self.writes if not call.acknowledged
-        )
-        return unsure and self.row is not None and self.row.version not in known
 
 
 def _equal(one: Row | None, other: Row | None) -> bool:

@@ -16,8 +16,6 @@ from octopus_async.testing.simulation.scenario import CACHE, CRASHES, DISK, Scen
 from octopus_async.testing.simulation.world import World
 
 T = TypeVar("T")
-_REPLICAS_ARE_SCANNED = False
-"""Whether the library brings replicas up to the primary after an unclean stop: not yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +173,7 @@ def _terms(scenario: Scenario, world: World) -> Terms:
         and (CACHE, "restart_old") not in kinds
         and (setup.processes == 1 or (setup.order != "CONCURRENT" and not crashes and agree)),
         early_caches=setup.order != "PRIMARY_FIRST",
-        replicas_kept=setup.journal and (_REPLICAS_ARE_SCANNED or not (crashes or journal_failed)),
+        replicas_kept=not crashes or (setup.journal and not journal_failed),
         journalled=setup.journal,
         journal_failed=journal_failed,
         told_caches=(CACHE,) if setup.shared_cache and (CACHE, "restart_old") not in kinds else (),

@@ -56,6 +56,7 @@ from octopus_async.testing.simulation.server import CacheServer, DatabaseServer
 EPOCH = 1_700_000_000.0
 _FOLDER = "/journal"
 _ADOPT_EVERY = 1.0
+_LATE_WRITES = 0.5
 _LONGEST_CALLS = 60.0
 _LONGEST_DRAIN = 30.0
 _STRATEGIES: dict[str, Callable[[], ReadStrategy]] = {"cascade": Cascade, "race": Race, "hedge": Hedge}
@@ -183,7 +184,8 @@ class World:
                     self.final.pending[_name(slot)] = str(slot.manager.statistics())
 
     def _is_drained(self) -> bool:
-        return all(not slot.manager._owed() for slot in self._living() if slot.manager is not None)  # noqa: SLF001 - `drained` would have to be run in each process
+        managers = [slot.manager for slot in self._living() if slot.manager is not None]
+        return all(not (manager._owed() or manager.statistics().comparing) for manager in managers)  # noqa: SLF001 - `drained` would have to be run in each process
 
     def _living(self) -> list[Slot]:
         return [slot for slot in self.slots if slot.process is not None and not slot.process.dead]
@@ -267,6 +269,7 @@ class World:
             timeout=setup.timeout,
             guard=GuardPolicy(timeout=setup.call_timeout, open_timeout=2 * setup.call_timeout),
             adopt_every=_ADOPT_EVERY,
+            late_writes=_LATE_WRITES,
             wall=lambda: self._wall(slot),
         )
         self._managers.append(manager)
