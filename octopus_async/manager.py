@@ -40,6 +40,7 @@ from octopus_async.strategies.receipt import Receipt
 from octopus_async.strategies.versions import Versions
 from octopus_async.strategies.writer import Draft, Writer
 from octopus_async.tasks import Tasks, to_the_end
+from octopus_async.verification import LiveJournal, Options, Owed, Verifier
 
 M = TypeVar("M", bound=KeyedModel)
 D = TypeVar("D", bound=Dao[Any])
@@ -279,6 +280,33 @@ class DaoManager:
         """Wait until nothing is owed to any backend. Bound the wait with ``asyncio.timeout``."""
         while self._owed():  # noqa: ASYNC110 - what is owed has many sources, and none waits for an operator
             await asyncio.sleep(every)
+
+    def verifier(
+        self, options: Options | None = None, *, owed: Owed | None = None, models: Sequence[str] = ()
+    ) -> Verifier:
+        """What compares the stores of all models that Daos were made of, while they are in use.
+
+        Parameters:
+            options: what is compared, and whether it is mended.
+            owed: knows what will be made up; by default what this process owes. Where several
+                processes share a journal's folder it is a `JournalFolder`.
+            models: the names of those to compare; all of them where it is empty.
+
+        Raises:
+            ConfigurationError: there is no model of such a name.
+        """
+        unknown = sorted(set(models) - set(self._mappers))
+        if unknown:
+            msg = f"there is no model {unknown[0]!r}, but {', '.join(self._mappers)}"
+            raise ConfigurationError(msg)
+        return Verifier(
+            self._guards,
+            self.plan_of,
+            [self._mappers[name].schema for name in models or self._mappers],
+            owed or LiveJournal(self.journal, self._debts),
+            options or Options(settle=self.settings.timeout + 1),
+            wall=self.settings.wall,
+        )
 
     def plan_of(self, model: str) -> Plan:
         """Where the model of that name goes."""

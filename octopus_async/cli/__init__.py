@@ -1,4 +1,4 @@
-"""The command ``octopus``: drill, replay, journal, status."""
+"""The command ``octopus``: drill, replay, journal, status, verify."""
 
 from __future__ import annotations
 

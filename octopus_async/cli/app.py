@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from octopus_async.cli import drill, journal, replay, status
+from octopus_async.cli import drill, journal, replay, status, verify
 from octopus_async.cli.output import EXIT_CODES
 
 app = typer.Typer(
@@ -16,4 +16,5 @@ app = typer.Typer(
 app.command("drill")(drill.command)
 app.command("replay")(replay.command)
 app.command("status")(status.command)
+app.command("verify")(verify.command)
 app.add_typer(journal.app, name="journal")

@@ -82,8 +82,11 @@ def speaking(command: Callable[P, None]) -> Callable[P, None]:
 
 
 @contextmanager
-def progress(description: str) -> Generator[Callable[[int, int], None]]:
-    """A progress bar on stderr where that is a terminal; gives what is to be told: done, of how many."""
+def progress(description: str) -> Generator[Callable[[int, int | None], None]]:
+    """A progress bar on stderr where that is a terminal; gives what is to be told: done, of how many.
+
+    Of how many is None where nobody knows.
+    """
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -11,12 +11,14 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
+from octopus_async.backend import Adapter
 from octopus_async.dao import Dao, model_of
 from octopus_async.errors import ConfigurationError
 from octopus_async.events import Event, ReplayProgressed, ReplayStarted
 from octopus_async.manager import Statistics
 from octopus_async.mapper import schema_of
 from octopus_async.model import KeyedModel, Model
+from octopus_async.url import BackendURL
 
 Kind: TypeAlias = "type[KeyedModel | Dao[Any]]"
 Config = Annotated[Path, typer.Argument(help="The service's TOML file, as for DaoManager.from_config.")]
@@ -55,6 +57,14 @@ def _kinds_of(module: ModuleType) -> list[Kind]:
         and value not in (KeyedModel, Model, Dao)
         and (issubclass(value, Dao) or "id" in value.model_fields)
     ]
+
+
+def absent_file(source: str | Adapter) -> str | None:
+    """What is wrong with a database's file that is not there: asking for it would make it."""
+    url = BackendURL.parse(source) if isinstance(source, str) else None
+    if url is None or url.scheme != "sqlite" or Path(url.path).exists():
+        return None
+    return f"there is no file {url.path}"
 
 
 def model_name(kind: Kind) -> str:

@@ -16,12 +16,11 @@ from rich.text import Text
 from octopus_async.backend import Adapter
 from octopus_async.cli import shown
 from octopus_async.cli.output import AsJson, Exit, console, hush, print_json, safe, speaking
-from octopus_async.cli.service import Config
+from octopus_async.cli.service import Config, absent_file
 from octopus_async.config import Settings, adapter_for, settings_from_toml
 from octopus_async.errors import JournalError, SchemaMismatch, Unavailable
 from octopus_async.guard import Guard
 from octopus_async.journal.inspect import Summary, inspect
-from octopus_async.url import BackendURL
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +117,9 @@ def _role(place: int, adapter: Adapter, settings: Settings) -> str:
 async def _ask(
     role: str, adapter: Adapter, source: str | Adapter, settings: Settings, *, probing: bool
 ) -> BackendStatus:
-    absent = _absent_file(source)
-    if absent is not None:
+    missing = absent_file(source)
+    if missing is not None:
+        absent = Answer(ok=False, milliseconds=0, problem=missing)
         return BackendStatus(adapter.name, role, absent, absent if probing else None)
     guard = Guard(adapter, policy=settings.guards.get(adapter.name, settings.guard))
     try:
@@ -131,14 +131,6 @@ async def _ask(
         return BackendStatus(guard.name, role, reads, writes)
     finally:
         await guard.close()
-
-
-def _absent_file(source: str | Adapter) -> Answer | None:
-    """Asking for a file that is not there would make it."""
-    url = BackendURL.parse(source) if isinstance(source, str) else None
-    if url is None or url.scheme != "sqlite" or Path(url.path).exists():
-        return None
-    return Answer(ok=False, milliseconds=0, problem=f"there is no file {url.path}")
 
 
 async def _timed(call: Callable[[], Awaitable[object]], *, fresh: bool = False) -> Answer:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -15,11 +16,13 @@ from octopus_async.events import Events
 from octopus_async.journal.contents import Contents
 from octopus_async.journal.disk import Disk, OsDisk
 from octopus_async.journal.file import FileJournal
+from octopus_async.journal.format import key_bytes
 from octopus_async.journal.item import at_of, operation_of, sequence_of
+from octopus_async.journal.letters import Letter
 from octopus_async.journal.overlay import Overlay
 from octopus_async.journal.root import LOCK, Root, explained
 from octopus_async.journal.segments import Damage, segment_name
-from octopus_async.record import Operation
+from octopus_async.record import Key, Operation
 
 _ATTEMPTS = 5
 
@@ -150,6 +153,37 @@ def pending(path: str | PathLike[str], *, disk: Disk | None = None) -> Iterator[
             contents = _read(root, name)
             if contents is not None:
                 yield from _entries_of(contents)
+
+
+class Snapshot:
+    """What a journal of any number of processes said at one moment.
+
+    Attributes:
+        pending: how many operations each backend is owed, by its name.
+        letters: the dead letters of each key.
+    """
+
+    def __init__(self, contents: Iterable[Contents] = ()) -> None:
+        self.pending: Counter[str] = Counter()
+        self.letters: dict[Key, list[DeadLetter]] = {}
+        self._overlays: list[Overlay] = []
+        for read in contents:
+            self.pending.update(read.overlay.owed_by_target())
+            self._overlays.append(read.overlay)
+            for letter in map(Letter.opened, read.letters):
+                self.letters.setdefault(letter.operation.key, []).append(letter)
+
+    def owes_key(self, target: str, key: Key) -> bool:
+        """Whether ``target`` had not applied everything known of ``key``."""
+        wanted = key_bytes(key)
+        return any(overlay.owes_key(target, wanted) for overlay in self._overlays)
+
+
+def snapshot(path: str | PathLike[str], *, disk: Disk | None = None) -> Snapshot:
+    """What all writers of a journal owe at this moment. Raises JournalError, as `inspect` does."""
+    root = _root(path, disk)
+    with explained(f"read the journal {root.path}"):
+        return Snapshot(filter(None, [_read(root, name) for name in root.folders()]))
 
 
 def verify(path: str | PathLike[str], *, disk: Disk | None = None) -> tuple[SegmentSummary, ...]:
