@@ -386,6 +386,7 @@ class DaoManager:
             journal,
             plan_of=lambda model: self.plan_of(model) if model in self._mappers else None,
             debts=self._debts,
+            water=self._water,
             locks=self._locks,
             versions=self._versions,
             events=self.events,

@@ -19,6 +19,7 @@ from octopus_async.events import (
 from octopus_async.record import NOT_TAKEN, Key, Kind, Mode, Operation, Outcome, Status
 from octopus_async.strategies.debts import CacheDebts
 from octopus_async.strategies.keys import KeyLocks
+from octopus_async.strategies.lowwater import LowWater
 from octopus_async.strategies.plan import Plan
 from octopus_async.strategies.versions import Versions
 
@@ -30,6 +31,7 @@ _RETRY_AFTER = 0.2
 _RETRY_AT_MOST = 2.0
 _DEBTS_AT_ONCE = 500
 _LOOK_AHEAD = 4096
+_BEFORE = 3600.0  # far longer than a write takes from its version to the journal
 _EXPIRED = "older than tombstones are kept: replaying it could bring a deleted record back"
 
 
@@ -44,6 +46,7 @@ class Replayer:
         plan_of: the plan of a model by its name; None for a model that nobody asked for yet,
             whose operations have to wait.
         debts: what each cache missed, by its name.
+        water: is told of what replicas may lack.
         locks: who writes which key; the replay holds the keys of its batch.
         versions: is moved past what the backend holds.
         events: is told of the progress.
@@ -61,6 +64,7 @@ class Replayer:
         *,
         plan_of: Callable[[str], Plan | None],
         debts: Mapping[str, CacheDebts],
+        water: LowWater,
         locks: KeyLocks,
         versions: Versions,
         events: Events,
@@ -74,6 +78,7 @@ class Replayer:
         self._journal = journal
         self._plan_of = plan_of
         self._debts = debts
+        self._water = water
         self._locks = locks
         self._versions = versions
         self._events = events
@@ -235,8 +240,21 @@ class Replayer:
         if unwell:
             self._limit = max(self._limit // 2, 1)
         await self._tell_caches(known)
+        await self._mind_replicas(done)
         self._journal.settle(self.backend.name, done)
         return buried + sum(len(run.sequences) for run in done)
+
+    async def _mind_replicas(self, runs: Sequence[Run]) -> None:
+        """A dead letter that is sent again is owed to the primary alone, which has it now."""
+        for run in runs:
+            key = run.operation.key
+            plan = self._plan_of(key.model)
+            if (
+                plan is not None
+                and plan.primary is self.backend
+                and not all(self._journal.owes_key(replica.name, key) for replica in plan.replicas)
+            ):
+                await self._water.distrust(key.model, run.at - _BEFORE)
 
     async def _reject(self, run: Run, error: OctopusError | None) -> int:
         self._in_a_row += 1
@@ -249,14 +267,18 @@ class Replayer:
     async def _bury(self, run: Run, reason: str, error: str) -> int:
         operation = run.operation
         newest = self._journal.newest(operation.key, self.backend.name) or operation
+        plan = self._plan_of(operation.key.model)
+        mirrored = plan is not None and plan.primary is self.backend and bool(plan.replicas)
+        if mirrored:
+            # A state of it that was sent before it was journalled may land all the same.
+            await self._water.distrust(operation.key.model, run.at - _BEFORE)
         try:
             await self._journal.bury(self.backend.name, run, reason, error)
         except OctopusError:
             _log.warning("the dead letter of %s could not be written; it stays pending", operation.key)
             return 0
         self._events.emit(DeadLettered(self.backend.name, operation.key, operation.version, reason))
-        plan = self._plan_of(operation.key.model)
-        if plan is not None and plan.primary is self.backend and plan.replicas:
+        if plan is not None and mirrored:
             self._take_back(run, plan.replicas)
         await self._tell_caches([newest._replace(kind=Kind.RETRACT, fields=None, payload=None)])
         return len(run.sequences)

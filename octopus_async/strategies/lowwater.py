@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from octopus_async.backend import Journal
-from octopus_async.clock import Clock, encode_version
+from octopus_async.clock import Clock, encode_version, version_at
 from octopus_async.errors import JournalError
 
 _log = logging.getLogger("octopus_async")
@@ -111,6 +111,16 @@ class LowWater:
             if model == _EVERYTHING:
                 self._compared.clear()
         self.changed.set()
+
+    async def distrust(self, model: str, moment: float) -> None:
+        """Replicas may lack what was written of a model since ``moment`` (seconds since 1970).
+
+        They are compared then, also if this process dies now.
+        """
+        mark = version_at(max(0, int(moment * 1000)))
+        self.want({model: mark})
+        if self._journal is not None and (model not in self._durable or self._durable[model] > mark):
+            await asyncio.wait([self._store(self._journal, self._marks())], timeout=_PATIENCE)
 
     def wanted(self, known: Iterable[str]) -> set[str]:
         """Those of the ``known`` models that have to be compared, and are not being compared yet."""
