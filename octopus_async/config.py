@@ -129,7 +129,7 @@ class Settings:
             if not isinstance(seconds, int | float) or not seconds > 0:
                 msg = f"{name} is a number of seconds above 0, not {seconds!r}"
                 raise ConfigurationError(msg)
-        if not isinstance(self.max_writes, int) or self.max_writes < 1:
+        if self.max_writes < 1:
             msg = f"max_writes is a whole number of at least 1, not {self.max_writes!r}"
             raise ConfigurationError(msg)
 
