@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, quote, unquote
 from octopus_async.errors import ConfigurationError
 
 _SHAPE = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)\Z", re.DOTALL)
+_LONGEST = 16 * 1024
 _PORT_LIMIT = 1 << 16
 _TRUE = {"1": True, "true": True, "yes": True, "on": True}
 _FALSE = {"0": False, "false": False, "no": False, "off": False}
@@ -43,6 +44,9 @@ class BackendURL:
     @classmethod
     def parse(cls, text: str) -> BackendURL:
         """Take a URL apart. Raises `ConfigurationError`, which does not show the password."""
+        if len(text) > _LONGEST:
+            msg = f"a backend's URL has {len(text)} characters, over the limit of {_LONGEST}"
+            raise ConfigurationError(msg)
         shape = _SHAPE.match(text)
         if shape is None:
             msg = "a backend's URL has the form scheme://..., for instance sqlite:///shop.db"

@@ -187,7 +187,7 @@ class Reader:
             self._report(Gap(offset, end - offset, f"line {number} is out of place"), None)
             return False
         gap, self._gap = self._gap, None
-        if gap is not None or expected not in (None, number):
+        if gap is not None or expected != number:
             self._report(gap or Gap(offset, 0, "lines are missing"), number)
         return True
 
@@ -203,7 +203,7 @@ class Reader:
         if self._limit == ENDLESS:
             if gap is not None:
                 self._report(gap, None, tail=True)
-        elif gap is not None or (self._expected is not None and self._expected <= self._limit):
+        elif gap is not None or self._expected is None or self._expected <= self._limit:
             self._report(
                 gap or Gap(self._segment.size, 0, "lines are missing"), self._limit + 1, tail=gap is not None
             )

@@ -287,6 +287,26 @@ async def test_j4_a_sealed_segment_that_ends_too_early_is_missed(tmp_path: Path)
     assert f"lost: the lines numbered {count - 1} to {count}" in damage.reason
 
 
+async def test_j4_a_sealed_segment_that_is_empty_is_missed(tmp_path: Path) -> None:
+    first, _ = await two_segments(tmp_path / "j")
+    held = len(lines(first)) - 1
+    first.write_bytes(b"")
+    found, (damage,) = await reopen(tmp_path / "j")
+    assert len(found) == 8 - held
+    assert "lines are missing" in damage.reason
+
+
+@pytest.mark.parametrize("cut", [1, 2, 4])
+async def test_j4_a_segment_whose_first_lines_are_gone_is_missed(
+    written: tuple[Path, list[Operation]], cut: int
+) -> None:
+    segment, operations = written
+    contents = read(segment.parent, b"".join(lines(segment)[cut:]))
+    assert list(found_in(contents).values()) == operations[cut - 1 :]
+    (damage,) = contents.damage
+    assert "lines are missing; which lines are lost is not known" in damage.problem
+
+
 async def test_j4_a_segment_that_is_gone_is_missed(tmp_path: Path) -> None:
     first, _ = await two_segments(tmp_path / "j")
     held = len(lines(first)) - 1

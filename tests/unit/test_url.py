@@ -229,6 +229,11 @@ def test_what_has_a_meaning_in_a_url_is_shown_percent_encoded(text: str, shown: 
     assert str(BackendURL.parse(shown)) == shown
 
 
+def test_a_url_has_an_end() -> None:
+    with pytest.raises(ConfigurationError, match="over the limit of 16384"):
+        BackendURL.parse("memcache://" + "h," * 10_000 + "h")
+
+
 def test_a_host_is_of_printable_characters() -> None:
     with pytest.raises(ConfigurationError, match="a host has the form"):
         BackendURL.parse("mysql://d\x7fb/shop")
