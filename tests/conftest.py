@@ -16,8 +16,10 @@ from octopus_async.testing.proxy import FaultyProxy
 from octopus_async.testing.servers import (
     MARIADB,
     MEMCACHED,
+    POSTGRES,
     MariaDBServer,
     MemcachedServer,
+    PostgresServer,
     PrivateServer,
     Server,
     ServerKind,
@@ -32,6 +34,8 @@ _NEEDS = {
     "private_memcached": MEMCACHED,
     "mariadb_server": MARIADB,
     "private_mariadb": MARIADB,
+    "postgres_server": POSTGRES,
+    "private_postgres": POSTGRES,
 }
 _missing: dict[ServerKind, str] = {}
 
@@ -76,6 +80,13 @@ async def mariadb_server() -> AsyncGenerator[Server]:
         yield server
 
 
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def postgres_server() -> AsyncGenerator[Server]:
+    """A Postgres that all tests share: OCTOPUS_TEST_POSTGRES_URL, or a private one."""
+    async with _shared(QuickPostgres) as server:
+        yield server
+
+
 @pytest.fixture
 async def private_memcached() -> AsyncGenerator[MemcachedServer]:
     """A memcached of this test alone, which may kill it."""
@@ -93,10 +104,25 @@ async def private_mariadb() -> AsyncGenerator[MariaDBServer]:
 
 
 @pytest.fixture
+async def private_postgres() -> AsyncGenerator[PostgresServer]:
+    """A Postgres of this test alone, which may kill it."""
+    _require(POSTGRES)
+    async with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
 async def proxy() -> AsyncGenerator[ProxyFactory]:
     """Makes proxies in front of servers, given their URLs."""
     async with AsyncExitStack() as stack:
         yield lambda url: stack.enter_async_context(FaultyProxy(url))
+
+
+class QuickPostgres(PostgresServer):
+    """One that waits for no disk, as nobody cuts its power."""
+
+    def __init__(self) -> None:
+        super().__init__(durable=False)
 
 
 def _shared(private: type[PrivateServer]) -> AbstractAsyncContextManager[Server]:

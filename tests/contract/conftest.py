@@ -10,6 +10,7 @@ import pytest
 from octopus_async.adapters.memcache import MemcacheAdapter
 from octopus_async.adapters.memory import MemoryAdapter
 from octopus_async.adapters.mysql import MySQLAdapter
+from octopus_async.adapters.postgres import PostgresAdapter
 from octopus_async.adapters.sqlite import SQLiteAdapter
 from octopus_async.backend import Adapter
 from octopus_async.guard import Guard, GuardPolicy
@@ -45,6 +46,16 @@ def mysql(mariadb_server: Server) -> Adapter:
 @pytest.fixture
 def mysql_nowhere(unused_tcp_port: int) -> Adapter:
     return MySQLAdapter(host="127.0.0.1", port=unused_tcp_port, user="octopus", database="octopus")
+
+
+@pytest.fixture
+def postgres(postgres_server: Server) -> Adapter:
+    return PostgresAdapter.from_url(BackendURL.parse(postgres_server.url))
+
+
+@pytest.fixture
+def postgres_nowhere(unused_tcp_port: int) -> Adapter:
+    return PostgresAdapter(host="127.0.0.1", port=unused_tcp_port, user="octopus", database="octopus")
 
 
 @pytest.fixture

@@ -40,14 +40,14 @@ class TestCaches(CacheContract):
 
 
 class TestDurableBackends(DurableContract, ScanContract):
-    @pytest.fixture(params=["memory", "sqlite", "mysql"])
+    @pytest.fixture(params=["memory", "sqlite", "mysql", "postgres"])
     def bare(self, request: pytest.FixtureRequest) -> Adapter:
         found: Adapter = request.getfixturevalue(request.param)
         return found
 
 
 class TestServersThatAreAway(ServerContract):
-    @pytest.fixture(params=["sqlite_nowhere", "mysql_nowhere", "memcached_nowhere"])
+    @pytest.fixture(params=["sqlite_nowhere", "mysql_nowhere", "postgres_nowhere", "memcached_nowhere"])
     def nowhere(self, request: pytest.FixtureRequest) -> Adapter:
         found: Adapter = request.getfixturevalue(request.param)
         return found

@@ -71,7 +71,7 @@ class Table:
         self.id = f"m.{id_}"
         self.version = f"m.{ours[0]}" if ours else "s.version"
         self._joins_side = not ours
-        born = f"m.{ours[1]}" if ours else "CASE WHEN s.deleted THEN NULL ELSE s.born END"
+        born = f"m.{ours[1]}" if ours else "CASE WHEN s.deleted = 1 THEN NULL ELSE s.born END"
         side = "" if ours else f" LEFT JOIN {SIDE} s ON s.model = {mark} AND s.id = {as_text}"
         columns = "".join(f", m.{name}" for name in fields)
         self.page = f"SELECT {self.id}{columns}, {self.version}, {born} FROM {table} m{side} WHERE "

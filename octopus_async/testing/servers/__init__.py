@@ -25,15 +25,18 @@ from octopus_async.testing.servers.external import ExternalServer, Server, open_
 from octopus_async.testing.servers.find import Installation, ServerKind, find
 from octopus_async.testing.servers.mariadb import MARIADB, MariaDBServer
 from octopus_async.testing.servers.memcached import MEMCACHED, MemcachedServer
+from octopus_async.testing.servers.postgres import POSTGRES, PostgresServer
 from octopus_async.testing.servers.private import PrivateServer
 
 __all__ = [
     "MARIADB",
     "MEMCACHED",
+    "POSTGRES",
     "ExternalServer",
     "Installation",
     "MariaDBServer",
     "MemcachedServer",
+    "PostgresServer",
     "PrivateServer",
     "Server",
     "ServerKind",

@@ -21,6 +21,7 @@ log = logging.getLogger("octopus_async.testing")
 
 # Debian keeps servers outside of an ordinary user's PATH.
 _MORE_PATH = ("/usr/local/sbin", "/usr/sbin", "/usr/libexec")
+_PLACES = ("usr/sbin", "usr/bin", "usr/lib/postgresql/*/bin")
 _VERSION_SECONDS = 30.0
 _HOMEBREWS = ("/opt/homebrew", "/usr/local", "/home/linuxbrew/.linuxbrew")
 
@@ -156,9 +157,8 @@ def tree_of(kind: ServerKind) -> Path:
 
 def _downloaded(kind: ServerKind) -> Installation:
     tree = tree_of(kind)
-    for place in ("usr/sbin", "usr/bin"):
-        program = tree / place / kind.program
-        if program.is_file():
+    for place in _PLACES:
+        for program in tree.glob(f"{place}/{kind.program}"):
             return _installation(kind, program, "downloaded", tree)
     raise _Absent(f"not in {servers_folder()}")
 

@@ -40,6 +40,7 @@ class PrivateServer(abc.ABC):
 
     kind: ClassVar[ServerKind]
     external: ClassVar[bool] = False
+    end_signal: ClassVar[signal.Signals] = signal.SIGTERM
 
     def __init__(self, *, options: Sequence[str] = ()) -> None:
         self._options = tuple(options)
@@ -162,7 +163,7 @@ class PrivateServer(abc.ABC):
             OperationNotSupported: it is not running.
         """
         process = self._living()
-        process.terminate()
+        process.send_signal(self.end_signal)
         process.send_signal(signal.SIGCONT)  # a paused process would never hear of it
         try:
             await self._gone(process)
@@ -229,12 +230,17 @@ class PrivateServer(abc.ABC):
             log.seek(max(0, size - _LOG_TAIL_BYTES))
             return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
 
+    def _hand_over(self) -> None:
+        """Give what is in the folder to the user that the server runs as."""
+        if self._folder is not None:
+            self._folder.hand_over()
+
     def _set_up(self, found: Installation) -> Installation:
         self._folder = ServerFolder()
         self._held = HeldPort()
         installation = _brought_within_reach(found, self._folder.path)
         self._prepare(installation)
-        self._folder.hand_over()
+        self._hand_over()
         return installation
 
     async def _gone(self, process: subprocess.Popen[bytes]) -> None:
