@@ -320,10 +320,13 @@ class Journal(Protocol):
         """``target`` has applied these. Forgotten at once; made durable in the background."""
         ...
 
-    def bury(self, target: str, run: Run, reason: str, error: str) -> asyncio.Future[None]:
+    def bury(
+        self, target: str, run: Run, reason: str, error: str, *, spare: Sequence[str] = ()
+    ) -> asyncio.Future[None]:
         """Move a run, and what is pending for its key behind it, to the dead letters.
 
-        The overlay keeps the key until the dead letters are durable.
+        The overlay keeps the key until the dead letters are durable. ``spare`` are the targets that
+        are not to have it either: that is durable before the dead letters are.
         """
         ...
 

@@ -268,31 +268,20 @@ class Replayer:
         operation = run.operation
         newest = self._journal.newest(operation.key, self.backend.name) or operation
         plan = self._plan_of(operation.key.model)
-        mirrored = plan is not None and plan.primary is self.backend and bool(plan.replicas)
-        if mirrored:
+        # What the primary refused, its replicas must not have, nor what was pending behind it.
+        replicas = plan.replicas if plan is not None and plan.primary is self.backend else ()
+        if replicas:
             # A state of it that was sent before it was journalled may land all the same.
             await self._water.distrust(operation.key.model, run.at - _BEFORE)
         try:
-            await self._journal.bury(self.backend.name, run, reason, error)
+            spare = [replica.name for replica in replicas]
+            await self._journal.bury(self.backend.name, run, reason, error, spare=spare)
         except OctopusError:
             _log.warning("the dead letter of %s could not be written; it stays pending", operation.key)
             return 0
         self._events.emit(DeadLettered(self.backend.name, operation.key, operation.version, reason))
-        if plan is not None and mirrored:
-            self._take_back(run, plan.replicas)
         await self._tell_caches([newest._replace(kind=Kind.RETRACT, fields=None, payload=None)])
         return len(run.sequences)
-
-    def _take_back(self, run: Run, replicas: Sequence[Backend]) -> None:
-        """What the primary refused, its replicas must not have, nor what was pending behind it."""
-        operation = run.operation
-        buried = [
-            letter.sequence
-            for letter in self._journal.dead_letters()
-            if letter.target == self.backend.name and letter.operation.key == operation.key
-        ]
-        for replica in replicas:
-            self._journal.settle(replica.name, [run._replace(sequences=tuple(buried))])
 
     async def _tell_caches(self, operations: Sequence[Operation]) -> None:
         """Write the keys into every cache, or have them invalidated later, before the overlay goes."""

@@ -237,10 +237,12 @@ class FileJournal:
         self._holdings.done(target, done)
         self._settlements.applied(target, done)
 
-    def bury(self, target: str, run: Run, reason: str, error: str) -> asyncio.Future[None]:
+    def bury(
+        self, target: str, run: Run, reason: str, error: str, *, spare: Sequence[str] = ()
+    ) -> asyncio.Future[None]:
         """See `Journal.bury`."""
         self._check()
-        return self._office.bury(target, run, reason, error)
+        return self._office.bury(target, run, reason, error, spare)
 
     def settled(self, sequence: int, target: str) -> asyncio.Future[None]:
         """See `Journal.settled`."""

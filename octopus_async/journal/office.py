@@ -12,7 +12,14 @@ from octopus_async.errors import JournalError
 from octopus_async.journal.coalesce import Pending
 from octopus_async.journal.commit import GroupCommit, Line
 from octopus_async.journal.folder import Folder
-from octopus_async.journal.format import encode_dead, encode_drop, encode_operation, encode_retry, key_bytes
+from octopus_async.journal.format import (
+    encode_dead,
+    encode_done,
+    encode_drop,
+    encode_operation,
+    encode_retry,
+    key_bytes,
+)
 from octopus_async.journal.futures import all_of, future_of
 from octopus_async.journal.holdings import Holdings
 from octopus_async.journal.item import Item, at_of, item_of, operation_of, sequence_of
@@ -45,18 +52,25 @@ class DeadLetterOffice:
             (letter.opened() for letter in self._holdings.letters()), key=lambda letter: letter.sequence
         )
 
-    def bury(self, target: str, run: Run, reason: str, error: str) -> asyncio.Future[None]:
+    def bury(
+        self, target: str, run: Run, reason: str, error: str, spare: Sequence[str] = ()
+    ) -> asyncio.Future[None]:
         """See `Journal.bury`."""
         key, first, refused = key_bytes(run.operation.key), run.sequences[0], set(run.sequences)
         behind = f"it follows entry {first}, which was refused: {reason}"
-        return all_of(
-            [
-                self._bury(
-                    key, target, pending, reason if sequence_of(pending.blob) in refused else behind, error
-                )
-                for pending in list(self._overlay.entries(key, target))
-            ]
-        )
+        futures: list[asyncio.Future[None]] = []
+        for pending in list(self._overlay.entries(key, target)):
+            sequence = sequence_of(pending.blob)
+            futures += [self._spare(key, other, sequence) for other in spare]
+            futures.append(self._bury(key, target, pending, reason if sequence in refused else behind, error))
+        return all_of(futures)
+
+    def _spare(self, key: bytes, target: str, entry: int) -> asyncio.Future[None]:
+        # A line, not a mark: it has to lie before the dead letter, or a crash could part the two.
+        future, folder = future_of(NoneType), self._holdings.of(entry)
+        done = partial(self._spared, key, target, entry)
+        self._commit.put(folder, Line(encode_done(target, [(entry, entry)]), 1, future, done))
+        return future
 
     def _bury(
         self, key: bytes, target: str, pending: Pending, reason: str, error: str
@@ -102,6 +116,9 @@ class DeadLetterOffice:
         self._overlay.finish(letter.target, key, [letter.entry])
         self._settlements.refused(letter)
         self._holdings.touch(folder)
+
+    def _spared(self, key: bytes, target: str, entry: int, *_: int) -> None:
+        self._settlements.applied(target, self._overlay.finish(target, key, [entry]))
 
     def _retried(self, entry: int, folder: Folder, item: Item, number: int, _: int) -> int:
         folder.letters.remove(entry)
