@@ -28,7 +28,7 @@ from octopus_async.journal.format import (
 )
 from octopus_async.journal.inspect import PendingEntry, Summary
 from octopus_async.journal.root import Root
-from octopus_async.record import Key, Kind, Operation
+from octopus_async.record import Fields, Key, Kind, Operation
 from tests.fuzz.mutation import mutated
 
 ROOT = Path("/journal")
@@ -103,7 +103,7 @@ def _version(number: int) -> str:
 
 def _operation(kind: Kind, number: int, name: str, title: str | None = None) -> Operation:
     payload = None if title is None else b'{"title":"%s","count":%d}' % (title.encode(), number)
-    fields = None if title is None else {"title": title, "count": number}
+    fields: Fields | None = None if title is None else {"title": title, "count": number}
     born = _version(number) if kind is Kind.CREATE else _version(1)
     condition = _version(2) if kind is Kind.UPDATE and number % 2 else None
     return Operation(kind, Key("Book", name), _version(number), born, fields, payload, condition)

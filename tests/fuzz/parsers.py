@@ -114,7 +114,8 @@ def _is_on_one_line(error: Exception) -> None:
 TOML_SEEDS = [
     b"".join(
         [
-            b'write = ["mysql://app:pw@db/shop", "memcache://c1"]\njournal = "j"\ntimeout = 2.5\nstrict = true\n',
+            b'write = ["mysql://app:pw@db/shop", "memcache://c1"]\njournal = "j"\ntimeout = 2.5\n',
+            b"strict = true\n",
             b'order = "primary first"\nacknowledge = "primary"\nclose_timeout = 1\n',
             b'[read]\nstrategy = "hedge"\nbackends = ["mysql"]\ndelay = 0.1\n',
             b'[models.Book]\nwrite = ["memcache"]\nread = {strategy = "race"}\n',
