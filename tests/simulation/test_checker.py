@@ -1,10 +1,23 @@
 """The checker on histories made by hand: it finds each broken promise, and none where there is none."""
 
+import ast
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from octopus_async.testing.simulation import Call, Final, History, Row, Terms, check, is_linearizable
+from octopus_async.testing.simulation import (
+    Call,
+    Final,
+    History,
+    Row,
+    Terms,
+    check,
+    checker,
+    history,
+    is_linearizable,
+    linearizability,
+)
 
 TERMS = Terms(
     healthy=False,
@@ -87,6 +100,23 @@ def test_a_cache_and_a_replica_are_as_new_as_the_primary() -> None:
     assert broken([CREATE, UPDATE], primary=primary, replicas={"replica": {"k": old}}) == {"C5"}
 
 
+def test_a_cache_that_replay_did_not_tell_is_found() -> None:
+    journalled = replace(UPDATE, journalled=True)
+    old, new = Row("1", "1", "v1"), Row("2", "1", "v2")
+    stale: dict[str, object] = {"primary": {"k": new}, "caches_at_once": {"cache": {"k": old}}}
+    terms = replace(TERMS, alone=False, steady_caches=False, told_caches=("cache",))
+    assert broken([CREATE, journalled], terms, **stale) == {"C5"}
+    assert broken([CREATE, UPDATE], terms, **stale) == set()
+    assert broken([CREATE, journalled], terms, **stale, forgotten={"k"}) == set()
+
+
+def test_a_unit_of_work_is_there_as_a_whole_or_not_at_all() -> None:
+    units = [("k", "other")]
+    assert broken([CREATE], primary={"k": Row("1", "1", "v1")}, units=units) == {"C1"}
+    both = {"k": Row("1", "1", "v1"), "other": Row("1", "1", "v1")}
+    assert broken([CREATE], primary=both, units=units) == set()
+
+
 def test_a_late_answer_is_late() -> None:
     assert broken([replace(CREATE, responded=9.0)], primary={"k": Row("1", "1", "v1")}) == {"deadline"}
 
@@ -114,3 +144,19 @@ def test_a_late_answer_is_late() -> None:
 )
 def test_a_history_is_linearizable_if_some_order_explains_it(calls: list[Call], *, explained: bool) -> None:
     assert is_linearizable(calls) is explained
+
+
+@pytest.mark.parametrize("module", [checker, history, linearizability])
+def test_the_judge_shares_no_code_with_what_it_judges(module: object) -> None:
+    """Not even through what it imports: only the standard library, and its own three modules."""
+    path = Path(str(module.__file__))  # type: ignore[attr-defined]
+    imported: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            imported.add(str(node.module))
+    own = {f"octopus_async.testing.simulation.{name}" for name in ("history", "linearizability")}
+    assert {name for name in imported if name.startswith("octopus_async")} <= own
+    assert imported <= own | {"__future__", "collections.abc", "dataclasses", "math"}

@@ -6,6 +6,7 @@ from random import Random
 import pytest
 
 from octopus_async.testing.simulation import Deadlock, Livelock, VirtualLoop
+from octopus_async.testing.simulation.loop import Process
 
 
 def order_of(seed: int) -> list[int]:
@@ -98,3 +99,28 @@ def test_a_stopped_process_goes_on_where_it_was() -> None:
     loop.run_until_complete(main())
     assert [round(moment, 2) for moment in moments] == [0.1, 5.15, 5.25]
     loop.abandon()
+
+
+def test_a_process_can_be_killed_at_any_of_its_steps() -> None:
+    ended: list[int] = []
+    for doom in range(1, 6):
+        loop = VirtualLoop(Random(0))
+        process = loop.process("p")
+        reached: list[int] = []
+
+        async def work(reached: list[int] = reached) -> None:
+            for number in range(4):
+                reached.append(number)
+                await asyncio.sleep(0.1)
+
+        def die(process: Process = process) -> None:
+            process.dead = True
+
+        process.doom, process.on_doom = doom, die
+        loop.run_in(process, work())
+        loop.run_until_complete(asyncio.sleep(2.0))
+        ended.append(len(reached))
+        loop.abandon()
+    assert sorted(ended) == ended
+    assert len(set(ended)) > 2
+    assert ended[0] == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from octopus_async.testing.mutants.plugin import VARIABLE
 from octopus_async.testing.simulation.runner import run_seed
 
 _LONGEST = 300.0
+_HANGS = 124
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,23 +88,35 @@ def _verdict(mutant: Mutant, seeds: int) -> Verdict:
 
 def _ask_simulation(mutant: Mutant, seeds: int) -> str:
     hunt = ["-m", "octopus_async.testing.mutants", "--hunt", mutant.name, "--seeds", str(seeds)]
-    return _last_line(hunt, {})
+    said = _last_line(hunt, {})
+    seed = said.removeprefix("seed ").partition(":")[0]
+    if seed.isdigit() and _run(["-m", "octopus_async.testing.simulation", seed], {}).returncode:
+        return _disowned(f"seed {seed} of the simulation")
+    return said
 
 
 def _ask_tests(mutant: Mutant, tests: str) -> str:
-    options = ["-q", "-x", "--no-header", "--tb=no", "-p", "octopus_async.testing.mutants.plugin"]
-    run = _run(["-m", "pytest", *options, tests], {VARIABLE: mutant.name})
-    if run is None:
+    options = ["-m", "pytest", "-q", "-x", "--no-header", "--tb=no", "-rf"]
+    planted = ["-p", "octopus_async.testing.mutants.plugin"]
+    run = _run([*options, *planted, *shlex.split(tests)], {VARIABLE: mutant.name})
+    if run.returncode == _HANGS:
         return f"{tests}: did not end within {_LONGEST:.0f} s"
-    if run.returncode != 1:  # anything else is no failed test, and proves nothing
+    failed = [line for line in run.stdout.splitlines() if line.startswith("FAILED ")]
+    if run.returncode != 1 or not failed:  # anything else is no failed test, and proves nothing
         return ""
-    failed = [line for line in run.stdout.splitlines() if line.startswith("FAILED")]
-    return failed[0].removeprefix("FAILED ") if failed else ""
+    test = failed[0].removeprefix("FAILED ").partition(" - ")[0]
+    return test if not _run([*options, test], {}).returncode else _disowned(test)
+
+
+def _disowned(what: str) -> str:
+    """What fails without the mutant as well has found nothing."""
+    sys.stderr.write(f"{what} fails without any mutant\n")
+    return ""
 
 
 def _last_line(arguments: Sequence[str], variables: dict[str, str]) -> str:
     run = _run(arguments, variables)
-    if run is None:
+    if run.returncode == _HANGS:
         return f"simulation: a seed did not end within {_LONGEST:.0f} s"
     lines = run.stdout.splitlines()
     if run.returncode not in (0, 1) or not lines:
@@ -111,10 +125,11 @@ def _last_line(arguments: Sequence[str], variables: dict[str, str]) -> str:
     return lines[-1] if run.returncode == 1 else ""
 
 
-def _run(arguments: Sequence[str], variables: dict[str, str]) -> subprocess.CompletedProcess[str] | None:
+def _run(arguments: Sequence[str], variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
     try:
         return subprocess.run(
-            [sys.executable, *arguments],
+            command,
             env={**os.environ, **variables},
             capture_output=True,
             text=True,
@@ -122,7 +137,7 @@ def _run(arguments: Sequence[str], variables: dict[str, str]) -> subprocess.Comp
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return None
+        return subprocess.CompletedProcess(command, _HANGS, "", "")
 
 
 def _hunt(mutant: Mutant, seeds: int) -> int:

@@ -84,3 +84,47 @@ def connection_reused_after_cancellation() -> None:
         self.release(connection)
 
     _SafePool.discard = discard
+
+
+def lease_ignored_by_memcache() -> None:
+    """A reader fills memcached with whatever it has found, whether or not its lease still holds."""
+    from octopus_async.adapters._memcache_shard import Shard
+
+    async def fill(self: Shard, items: Any) -> None:  # noqa: ANN401 - as in the original
+        form = self._form
+        cells = [(record.key, cell_of(record)) for record, _ in items]
+        await self._server.exchange(
+            [
+                form.store(b"set", form.wire_key(key), form.encode(key, cell), form.ttl)
+                for key, cell in cells
+                if cell is not None
+            ]
+        )
+
+    Shard.fill = fill
+
+
+def filled_below_the_floor() -> None:
+    """A reader fills a cache with what is older than the cache has been told of."""
+    original = MemoryAdapter.fill
+
+    async def fill(self: MemoryAdapter, items: Sequence[tuple[Record, Miss]]) -> None:
+        for record, miss in items:
+            entry = self._entries.get(record.key)
+            if entry is not None and entry is miss.lease:
+                self._entries[record.key] = lease = entry._replace(cell=entry.cell._replace(version=""))
+                miss = Miss(lease)  # noqa: PLW2901 - the same, without its floor
+            await original(self, [(record, miss)])
+
+    MemoryAdapter.fill = fill
+
+
+def value_of_another_key_taken() -> None:
+    """A cache's value is taken for the record that was asked for, whatever key it names."""
+    original = octopus_async.cachevalue._parse_head
+
+    def parse(head: bytes, key: Key) -> tuple[str, str, str, str]:
+        parts = octopus_async.cachevalue.from_json(head)  # type: ignore[attr-defined]
+        return original(head, Key(parts[2], parts[3]) if isinstance(parts, list) else key)
+
+    octopus_async.cachevalue._parse_head = parse

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from octopus_async.testing.mutants import caches, journals, recoveries, writes
+from octopus_async.testing.mutants import caches, journals, lives, recoveries, writes
 
 SIMULATION = "simulation"
 
@@ -94,5 +94,63 @@ MUTANTS: dict[str, Mutant] = {
         Mutant("replica-before-its-primary", recoveries.replica_before_its_primary),
         Mutant("debt-of-a-replica-forgotten", writes.replicas_debt_forgotten),
         Mutant("updates-shown-before-they-are-taken", writes.updates_shown_before_they_are_taken),
+        Mutant("child-keeps-the-lock", lives.child_keeps_the_lock),
+        Mutant("child-goes-on", lives.child_goes_on),
+        Mutant("dead-processes-journals-left", lives.dead_processes_journals_left),
+        Mutant(
+            "failed-fsync-tried-again",
+            lives.failed_fsync_tried_again,
+            (f"{_UNIT}/test_journal_durability.py", SIMULATION),
+        ),
+        Mutant(
+            "unit-written-apart", lives.unit_written_apart, (SIMULATION, f"{_UNIT}/test_journal_recovery.py")
+        ),
+        Mutant("coalesced-past-what-decides", lives.coalesced_past_what_decides),
+        Mutant(
+            "overlay-goes-before-caches-are-told",
+            lives.overlay_goes_before_caches_are_told,
+            (f"{_UNIT}/test_recovery.py", SIMULATION),
+        ),
+        Mutant(
+            "rejections-never-pause-the-replay",
+            lives.rejections_never_pause_the_replay,
+            (f"{_UNIT}/test_recovery.py",),
+        ),
+        Mutant("expired-entries-replayed", lives.expired_entries_replayed, (f"{_UNIT}/test_recovery.py",)),
+        Mutant(
+            "late-answers-move-the-breaker",
+            lives.late_answers_move_the_breaker,
+            (f"{_UNIT}/test_breaker.py",),
+        ),
+        Mutant("half-open-admits-everybody", lives.half_open_admits_everybody, (f"{_UNIT}/test_breaker.py",)),
+        Mutant(
+            "lease-ignored-by-memcache",
+            caches.lease_ignored_by_memcache,
+            ("tests/contract/test_contract.py -k memcache",),
+        ),
+        Mutant(
+            "filled-below-the-floor", caches.filled_below_the_floor, (f"{_UNIT}/test_memory.py", SIMULATION)
+        ),
+        Mutant(
+            "value-of-another-key-taken",
+            caches.value_of_another_key_taken,
+            (f"{_UNIT}/test_cachevalue.py", "tests/adversity/test_memcache_hazards.py"),
+        ),
+        Mutant(
+            "read-only-mariadb-taken-for-a-rejection",
+            writes.read_only_mariadb_taken_for_a_rejection,
+            ("tests/adversity/test_mysql_servers.py -k read_only",),
+        ),
+        Mutant(
+            "full-disk-taken-for-a-rejection",
+            writes.full_disk_taken_for_a_rejection,
+            ("tests/adversity/test_sqlite_hazards.py -k full_disk",),
+        ),
+        Mutant("unknown-taken-for-applied", writes.unknown_taken_for_applied),
+        Mutant(
+            "condition-accepted-unasked",
+            writes.condition_accepted_unasked,
+            (f"{_UNIT}/test_writes.py", SIMULATION),
+        ),
     )
 }

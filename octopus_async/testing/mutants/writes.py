@@ -176,3 +176,41 @@ def updates_shown_before_they_are_taken() -> None:
         return [*self.plan.caches, *self.plan.replicas]
 
     writer.Attempt.at_once = at_once
+
+
+def read_only_mariadb_taken_for_a_rejection() -> None:
+    """MariaDB's refusal of all writes is said to be the record's fault."""
+    from octopus_async.adapters import _mysql_errors
+
+    _mysql_errors._RECORD_FAULTS.add(1290)
+
+
+def full_disk_taken_for_a_rejection() -> None:
+    """SQLite's lack of room is said to be the record's fault."""
+    import sqlite3
+
+    from octopus_async.adapters import _sqlite_errors
+
+    _sqlite_errors._RECORD_FAULTS = (*_sqlite_errors._RECORD_FAULTS, sqlite3.SQLITE_FULL)
+
+
+def unknown_taken_for_applied() -> None:
+    """A write that the primary has not answered is acknowledged, and kept nowhere."""
+    original = writer.Writer._ask_primary
+
+    async def ask(self: writer.Writer, attempt: writer.Attempt, deadline: float) -> Outcome:
+        outcome = await original(self, attempt, deadline)
+        return octopus_async.record.APPLIED if outcome.status is Status.UNKNOWN else outcome
+
+    writer.Writer._ask_primary = ask
+
+
+def condition_accepted_unasked() -> None:
+    """An update with ``if_version`` is acknowledged although the primary cannot be asked."""
+    original = writer.Writer._refusal
+
+    def refusal(self: writer.Writer, attempt: writer.Attempt) -> Any:  # noqa: ANN401 - an error or None
+        reason = original(self, attempt)
+        return None if self._journal is not None and attempt.operation.if_version is not None else reason
+
+    writer.Writer._refusal = refusal

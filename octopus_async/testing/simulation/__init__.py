@@ -13,12 +13,14 @@ False
 
 From a shell: ``python -m octopus_async.testing.simulation 1`` runs a seed and prints what failed;
 ``--shrink`` looks for the smallest scenario that still fails, ``--trace`` prints every fault and
-event, ``--count 1000`` runs as many seeds from that one on.
+event, ``--count 1000`` runs as many seeds from that one on, and ``--census`` says how often each
+kind of fault struck in them.
 
 To simulate a service of your own, make a `Scenario` by hand, or take one of a seed and change it.
 """
 
 from octopus_async.testing.simulation.campaign import Tally, run_seeds
+from octopus_async.testing.simulation.census import FAULTS
 from octopus_async.testing.simulation.checker import check
 from octopus_async.testing.simulation.history import Call, Final, History, Row, Terms, Violation
 from octopus_async.testing.simulation.linearizability import is_linearizable
@@ -27,6 +29,7 @@ from octopus_async.testing.simulation.runner import Report, run, run_seed, shrin
 from octopus_async.testing.simulation.scenario import Fault, Scenario, Setup, Step, scenario_of
 
 __all__ = [
+    "FAULTS",
     "Call",
     "Deadlock",
     "Fault",

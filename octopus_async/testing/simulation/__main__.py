@@ -60,7 +60,8 @@ def _run_many(first: int, count: int, jobs: int | None, *, census: bool) -> int:
         _say(f"seed {seed}: {what}")
     calls = ", ".join(f"{number} {result}" for result, number in sorted(tally.calls.items()))
     _say(
-        f"{tally.seeds} seeds in {tally.seconds:.1f} s, {tally.seeds_per_second:.1f} seeds/s, "
+        f"{tally.seeds} seeds in {tally.seconds:.1f} s, {tally.seeds_per_second:.1f} seeds/s "
+        f"({tally.busy / tally.seeds * 1000:.1f} ms of a processor each), "
         f"{len(tally.failures)} failed; calls: {calls}"
     )
     return int(bool(tally.failures))

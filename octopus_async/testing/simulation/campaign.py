@@ -27,6 +27,7 @@ class Tally:
         struck: how often which fault did harm, see `census.FAULTS`.
         struck_seeds: in how many seeds it did.
         seconds: of real time.
+        busy: seconds of processor time, which say more on a machine that does other things as well.
     """
 
     seeds: int = 0
@@ -35,6 +36,7 @@ class Tally:
     struck: Census = field(default_factory=Counter)
     struck_seeds: Census = field(default_factory=Counter)
     seconds: float = 0.0
+    busy: float = 0.0
 
     @property
     def seeds_per_second(self) -> float:
@@ -42,7 +44,8 @@ class Tally:
         return self.seeds / self.seconds if self.seconds else 0.0
 
     def add(self, other: Tally) -> None:
-        """Add what came of other seeds; time is not added."""
+        """Add what came of other seeds, which may have run at the same time."""
+        self.busy += other.busy
         self.seeds += other.seeds
         self.failures.update(other.failures)
         for result, count in other.calls.items():
@@ -94,6 +97,7 @@ def _chunks(seeds: Iterable[int]) -> Iterator[list[int]]:
 
 
 def _run_chunk(seeds: list[int]) -> Tally:
+    began = time.process_time()
     tally = Tally(seeds=len(seeds))
     for seed in seeds:
         report = run_seed(seed)
@@ -103,4 +107,5 @@ def _run_chunk(seeds: list[int]) -> Tally:
             tally.calls[call.result] = tally.calls.get(call.result, 0) + 1
         tally.struck += report.census
         tally.struck_seeds.update(set(report.census))
+    tally.busy = time.process_time() - began
     return tally
