@@ -71,6 +71,13 @@ def chaos(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Keep servers failing under load: for how many seconds (default 3600), then --seed N, --json FILE."""
+    _install(session, "test")
+    session.run("python", "-m", "tests.soak", *session.posargs)
+
+
+@nox.session
 def benchmarks(session: nox.Session) -> None:
     """Measure the library beside the drivers by hand; arguments: --quick, --json FILE."""
     _install(session, "test")
