@@ -52,16 +52,23 @@ FAST = MEMORY if os.access(MEMORY, os.W_OK) else None
 """Where the folders are: kill -9 keeps the page cache, so a disk would prove no more, and be slower."""
 
 
-def blow(chance: random.Random, *, torn: bool) -> Blow:
-    """When to kill: anywhere in the opening, anywhere under load, or at a call to the disk."""
+def blow(chance: random.Random, opening: float, *, torn: bool) -> Blow:
+    """When to kill: anywhere in the opening, anywhere under load, or at a call to the disk.
+
+    Parameters:
+        chance: chooses.
+        opening: how long an opening takes, in seconds.
+        torn: whether a write was torn just before.
+    """
     if torn and chance.random() < 0.5:  # the only time at which a file is truncated, if the disk has room
-        return Blow(0.15, "truncate", 1, chance.choice(PARTS))
+        return Blow(0.05, "truncate", 1, chance.choice(PARTS), opened=True)
     if chance.random() < 0.5:
-        opening = chance.random() < 0.4
-        return Blow(chance.uniform(0.0, 0.015) if opening else 0.01 + chance.expovariate(1 / 0.03))
+        if chance.random() < 0.3:
+            return Blow(chance.uniform(0.0, opening))
+        return Blow(chance.expovariate(1 / 0.03), opened=True)
     method = chance.choice(list(CALLS))
     nth = int(CALLS[method] ** chance.random())  # as often among the first as among all others
-    return Blow(0.15, method, nth, chance.choice(PARTS))
+    return Blow(0.1, method, nth, chance.choice(PARTS), opened=True)
 
 
 class Lane:
@@ -81,6 +88,7 @@ class Lane:
         self._chance = random.Random(seed)
         self._seed = seed
         self._torn = False
+        self._opening = 0.02
         self.truth = Truth()
         self.points: Counter[str] = Counter()
 
@@ -111,7 +119,9 @@ class Lane:
     def _brothers(self, folder: Path, number: int) -> None:
         """Two processes at one time; the first is killed, and the second takes over what it left."""
         first = Life.fork(journal_life(folder, f"{number}a", self._next_seed(), alone=False), self._blow())
-        second = Life.fork(journal_life(folder, f"{number}b", self._next_seed(), alone=False), Blow(0.3))
+        second = Life.fork(
+            journal_life(folder, f"{number}b", self._next_seed(), alone=False), Blow(0.1, opened=True)
+        )
         self._bury(first)
         self._bury(second)
 
@@ -124,17 +134,17 @@ class Lane:
         self.truth.begin_anew()
 
     def _blow(self) -> Blow:
-        return blow(self._chance, torn=self._torn)
+        return blow(self._chance, self._opening, torn=self._torn)
 
     def _bury(self, life: Life) -> None:
         said = life.end()
         self.truth.hear(said)
+        self._opening = life.opening or self._opening
         self._torn = life.by_itself and (life.blow.method, life.blow.part) == ("write", "within")
         if life.by_itself:
             self.points[f"{life.blow.part} {life.blow.method}"] += 1
         else:
-            opened = any(words[0] in {"found", "read", "begin"} for words in said)
-            self.points["at a random moment under load" if opened else "at a random moment of opening"] += 1
+            self.points[f"at a random moment {'under load' if life.opening else 'of opening'}"] += 1
 
     def _next_seed(self) -> int:
         return self._chance.randrange(1 << 32)

@@ -155,6 +155,7 @@ async def _open(journal: FileJournal, voice: Voice, *, whole: bool) -> None:
     found = {target: [_told(run) for run in pending(journal, target)] for target in TARGETS}
     letters = [letter.operation.key.id for letter in journal.dead_letters()]
     voice.say("found", {"whole": whole, "ceiling": ceiling, "damage": damage, "letters": letters, **found})
+    voice.say("open")
 
 
 def _told(run: Run) -> tuple[str, str, int, int]:

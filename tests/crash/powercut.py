@@ -1,13 +1,30 @@
-"""A disk in memory that keeps what POSIX promises and no more, and every state that a power cut may leave."""
+"""A disk in memory that keeps what POSIX promises and no more, and the states that a power cut may leave.
+
+Modelled, of all that was not synced, and independently of each other:
+- changes to the names of a folder: any subset of them, so in any order; each survives wholly or not at
+  all, as creating, removing and renaming are atomic;
+- what was written to a file: any number of whole calls, and of the next one any part: cut at a byte, or
+  with any of its sectors replaced by zeros or by bytes that lay there before;
+- a truncation: wholly or not at all.
+
+Not modelled: a disk that forgets what it has confirmed (J5 and docs/journal.md say what is found then), and
+damage to what was durable (the tests of J2 and J4). A sync that is cut is one that was not made yet, as its
+states are those before the call; a write that is cut, likewise, is covered by the states after it.
+"""
 
 from __future__ import annotations
 
 import errno
+import random
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from itertools import islice, product
+from itertools import chain, combinations, islice, product
 from pathlib import Path
 from typing import TypeAlias
+
+_SECTOR = 512
+_MOST_SUBSETS = 64
 
 
 @dataclass(eq=False)
@@ -68,36 +85,45 @@ class PowerDisk:
         self._open: dict[int, Inode] = {}
         self._locks: dict[int, Path] = {}
         self._next = 3
-        self._before = before
+        self.before = before
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether anything was not synced."""
+        inodes = [*self._durable.values(), *(inode for change in self._changes for _, inode in change.added)]
+        return bool(self._changes) or any(inode is not None and inode.unsynced for inode in inodes)
 
     def states(self, most: int) -> Iterator[State]:
         """What a power cut may leave now; at most so many, the likely ones first.
 
-        Changes to a folder's names survive in their order, in each folder as far as it may be.
-        Of a file that was written and not synced a part survives, with or without bytes that
-        were never written in place of the rest.
+        Files end in what was written first, or in zeros; `sample` leaves holes before what was written later.
         """
         folders = sorted({change.folder for change in self._changes})
-        kept = [range(sum(change.folder == folder for change in self._changes), -1, -1) for folder in folders]
-        return islice(self._states(folders, kept), most)
+        kept = [
+            _subsets([change for change in self._changes if change.folder == folder]) for folder in folders
+        ]
+        choices = (frozenset[int]().union(*choice) for choice in product(*kept))
+        return islice(chain.from_iterable(map(self._states, choices)), most)
 
-    def _states(self, folders: list[Path], kept: list[range]) -> Iterator[State]:
-        for counts in product(*kept):
-            left = dict(zip(folders, counts, strict=True))
-            survived = []
-            for change in self._changes:
-                left[change.folder] -= 1
-                if left[change.folder] >= 0:
-                    survived.append(change)
-            names = changed(self._durable, survived)
-            files = [
-                path for path, inode in names.items() if inode is not None and _is_reachable(path, names)
-            ]
-            folders_left = [
-                path for path, inode in names.items() if inode is None and _is_reachable(path, names)
-            ]
-            for contents in product(*[list(_versions(names[path])) for path in files]):
-                yield {**dict.fromkeys(folders_left), **dict(zip(files, contents, strict=True))}
+    def sample(self, chance: random.Random) -> State:
+        """One of the states that a power cut may leave now, by chance."""
+        share = chance.choice((0.0, 0.5, 0.9, 1.0))
+        names, files, folders = self._left(
+            {id(change) for change in self._changes if chance.random() < share}
+        )
+        return {**dict.fromkeys(folders), **{path: _version(names[path], chance) for path in files}}
+
+    def _states(self, kept: AbstractSet[int]) -> Iterator[State]:
+        names, files, folders = self._left(kept)
+        for contents in product(*[list(_versions(names[path])) for path in files]):
+            yield {**dict.fromkeys(folders), **dict(zip(files, contents, strict=True))}
+
+    def _left(self, kept: AbstractSet[int]) -> tuple[Names, list[Path], list[Path]]:
+        """The names, and of those that can be reached the files and the folders, if these changes survive."""
+        names = changed(self._durable, [change for change in self._changes if id(change) in kept])
+        reachable = [path for path in names if _is_reachable(path, names)]
+        files = [path for path in reachable if names[path] is not None]
+        return names, files, [path for path in reachable if names[path] is None]
 
     # -- the journal's side ----------------------------------------------------------------------
 
@@ -113,7 +139,7 @@ class PowerDisk:
         return [other.name for other in self._names() if other.parent == path and other != path]
 
     def sync_folder(self, path: Path) -> None:
-        self._before()
+        self.before()
         self._folder(path)
         done = [change for change in self._changes if change.folder == path]
         self._durable = changed(self._durable, done)
@@ -140,16 +166,16 @@ class PowerDisk:
         return self._open[file].content()[offset : offset + length]
 
     def write(self, file: int, data: bytes | memoryview) -> int:
-        self._before()
+        self.before()
         self._open[file].unsynced.append(bytes(data))
         return len(data)
 
     def truncate(self, file: int, size: int) -> None:
-        self._before()
+        self.before()
         self._open[file].unsynced.append(size)
 
     def sync(self, file: int) -> None:
-        self._before()
+        self.before()
         inode = self._open[file]
         inode.durable, inode.unsynced = inode.content(), []
 
@@ -182,7 +208,7 @@ class PowerDisk:
         return changed(self._durable, self._changes)
 
     def _change(self, change: Change) -> None:
-        self._before()
+        self.before()
         self._folder(change.folder)
         self._changes.append(change)
 
@@ -210,6 +236,14 @@ def _is_reachable(path: Path, names: Names) -> bool:
     return all(parent in names for parent in path.parents)
 
 
+def _subsets(changes: list[Change]) -> list[frozenset[int]]:
+    """Which changes of a folder may survive: the first of them, then any, by their identities."""
+    whole = [id(change) for change in changes]
+    prefixes = [frozenset(whole[:count]) for count in range(len(whole), -1, -1)]
+    others = (frozenset(kept) for count in range(1, len(whole)) for kept in combinations(whole, count))
+    return list(dict.fromkeys([*prefixes, *islice(others, _MOST_SUBSETS)]))
+
+
 def _versions(inode: Inode | None) -> Iterator[bytes]:
     """What may be left of a file: whole calls, a part of the last one, and its length without its bytes."""
     assert inode is not None
@@ -218,8 +252,38 @@ def _versions(inode: Inode | None) -> Iterator[bytes]:
         before = replay(inode.durable, inode.unsynced[:count])
         change = inode.unsynced[count]
         if isinstance(change, bytes) and change:
-            for size in sorted({1, len(change) // 2, len(change) - 1} - {0, len(change)}):
+            half = len(change) // 2
+            for size in sorted({1, half, len(change) - 1} - {0, len(change)}):
                 yield before + change[:size]
             yield before + bytes(len(change))
-            yield before + change[: len(change) // 2] + bytes(len(change) - len(change) // 2)
+            yield before + change[:half] + bytes(len(change) - half)
         yield before
+
+
+def _version(inode: Inode | None, chance: random.Random) -> bytes:
+    """One of the contents that may be left of a file, by chance."""
+    assert inode is not None
+    count = chance.randint(0, len(inode.unsynced))
+    before = replay(inode.durable, inode.unsynced[:count])
+    if count == len(inode.unsynced) or isinstance(change := inode.unsynced[count], int):
+        return before
+    part = change[: chance.randint(0, len(change))] if chance.random() < 0.5 else change
+    if chance.random() < 0.3:
+        return before + part
+    lost = chance.choice((bytes(len(part)), chance.randbytes(len(part)), _stale(before, len(part))))
+    return before + _torn(part, lost, len(before), chance)
+
+
+def _torn(data: bytes, lost: bytes, start: int, chance: random.Random) -> bytes:
+    """The data at a place of a file, some of its sectors never written."""
+    share, kept = chance.random(), bytearray(data)
+    for sector in range(start // _SECTOR, (start + len(data)) // _SECTOR + 1):
+        begin, end = max(0, sector * _SECTOR - start), (sector + 1) * _SECTOR - start
+        if chance.random() < share:
+            kept[begin:end] = lost[begin:end]
+    return bytes(kept)
+
+
+def _stale(lines: bytes, length: int) -> bytes:
+    """What may lie in the place of bytes that were not written: intact lines of earlier, and garbage."""
+    return (lines[-length:] + b"\xfe" * length)[:length]

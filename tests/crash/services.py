@@ -134,7 +134,9 @@ def service_life(path: Path, life: str, seed: int, ids: list[str]) -> Work:
         )
         async with octopus:
             service = ServiceLife(octopus, database, voice, life, chance)
-            await service.load(await service.read_all(ids))
+            found = await service.read_all(ids)
+            voice.say("open")
+            await service.load(found)
 
     return work
 

@@ -19,7 +19,8 @@ from octopus_async.journal.disk import OsDisk
 
 Said: TypeAlias = "list[list[Any]]"
 Work: TypeAlias = "Callable[[Voice, DeadlyDisk], Coroutine[Any, Any, None]]"
-PATIENCE = 30.0
+PATIENCE = 60.0
+_OPEN = b'["open"]\n'
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Blow:
     """When a process is killed.
 
     Parameters:
-        seconds: its parent kills it so long after the fork, wherever it is.
+        seconds: its parent kills it after so long, wherever it is.
+        opened: whether that counts from when it has said that it is open; otherwise from the fork.
         method: it kills itself at a call of this method of its disk, if it comes to that in time.
         nth: at which call of it.
         part: just before the call, in the middle of what it does, or just after it.
@@ -37,6 +39,7 @@ class Blow:
     method: str = ""
     nth: int = 0
     part: str = ""
+    opened: bool = False
 
 
 NEVER = Blow()
@@ -149,6 +152,7 @@ class Life:
     Attributes:
         said: its whole lines.
         killed: whether it was killed; otherwise it came to its end.
+        opening: how long it took until it said that it was open; 0 if it never did.
         by_itself: whether it died at the call of its blow.
     """
 
@@ -158,6 +162,7 @@ class Life:
     born: float = field(default_factory=time.monotonic)
     killed: bool = False
     by_itself: bool = False
+    opening: float = 0.0
     _heard: bytearray = field(default_factory=bytearray)
 
     @classmethod
@@ -173,12 +178,15 @@ class Life:
 
     def end(self) -> Said:
         """Listen until its end, and bring that about when its time has come."""
-        until = self.born + self.blow.seconds
+        until = self.born + (PATIENCE if self.blow.opened else self.blow.seconds)
         while self._listen(max(0.0, until - time.monotonic())):
             if time.monotonic() >= until and not self.killed:
                 self.killed = True
                 os.kill(self.pid, signal.SIGKILL)
                 until = time.monotonic() + PATIENCE
+            if not self.opening and _OPEN in self._heard:
+                self.opening = time.monotonic() - self.born
+                until = min(until, time.monotonic() + self.blow.seconds) if self.blow.opened else until
         os.close(self.pipe)
         _, status = os.waitpid(self.pid, 0)
         self.killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
