@@ -322,11 +322,12 @@ class Journal(Protocol):
 
     def bury(
         self, target: str, run: Run, reason: str, error: str, *, spare: Sequence[str] = ()
-    ) -> asyncio.Future[None]:
-        """Move a run, and what is pending for its key behind it, to the dead letters.
+    ) -> asyncio.Future[str]:
+        """Move a run, and what is pending for the same record behind it, to the dead letters.
 
-        The overlay keeps the key until the dead letters are durable. ``spare`` are the targets that
-        are not to have it either: that is durable before the dead letters are.
+        In the same step the targets in ``spare`` owe it no longer. The overlay
+        keeps the key until the dead letters are durable. The future gives the newest version of
+        what was moved.
         """
         ...
 

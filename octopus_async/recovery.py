@@ -245,7 +245,7 @@ class Replayer:
         return buried + sum(len(run.sequences) for run in done)
 
     async def _mind_replicas(self, runs: Sequence[Run]) -> None:
-        """A dead letter that is sent again is owed to the primary alone, which has it now."""
+        """What was journalled before a replica was configured is not owed to it: it is compared."""
         for run in runs:
             key = run.operation.key
             plan = self._plan_of(key.model)
@@ -266,21 +266,20 @@ class Replayer:
 
     async def _bury(self, run: Run, reason: str, error: str) -> int:
         operation = run.operation
-        newest = self._journal.newest(operation.key, self.backend.name) or operation
         plan = self._plan_of(operation.key.model)
-        # What the primary refused, its replicas must not have, nor what was pending behind it.
+        # What the primary refused, its replicas must not have.
         replicas = plan.replicas if plan is not None and plan.primary is self.backend else ()
         if replicas:
             # A state of it that was sent before it was journalled may land all the same.
             await self._water.distrust(operation.key.model, run.at - _BEFORE)
+        spare = [replica.name for replica in replicas]
         try:
-            spare = [replica.name for replica in replicas]
-            await self._journal.bury(self.backend.name, run, reason, error, spare=spare)
+            newest = await self._journal.bury(self.backend.name, run, reason, error, spare=spare)
         except OctopusError:
             _log.warning("the dead letter of %s could not be written; it stays pending", operation.key)
             return 0
         self._events.emit(DeadLettered(self.backend.name, operation.key, operation.version, reason))
-        await self._tell_caches([newest._replace(kind=Kind.RETRACT, fields=None, payload=None)])
+        await self._tell_caches([Operation(Kind.RETRACT, operation.key, newest, operation.born)])
         return len(run.sequences)
 
     async def _tell_caches(self, operations: Sequence[Operation]) -> None:

@@ -133,7 +133,8 @@ class Contents:
             for first, last in line.ranges:
                 self.overlay.strike(line.target, first, last)
         elif isinstance(line, Dead):
-            self.overlay.strike(line.target, line.entry, line.entry)
+            for target in line.targets:
+                self.overlay.strike(target, line.entry, line.entry)
             self._newest = max(self._newest, line.raw.version)
             self.letters.add(Letter(line.entry, line.target, line.rest, segment.number))
         elif isinstance(line, Drop):

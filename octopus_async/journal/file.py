@@ -239,10 +239,10 @@ class FileJournal:
 
     def bury(
         self, target: str, run: Run, reason: str, error: str, *, spare: Sequence[str] = ()
-    ) -> asyncio.Future[None]:
+    ) -> asyncio.Future[str]:
         """See `Journal.bury`."""
         self._check()
-        return self._office.bury(target, run, reason, error, spare)
+        return self._office.bury(target, run, reason, error, spare=spare)
 
     def settled(self, sequence: int, target: str) -> asyncio.Future[None]:
         """See `Journal.settled`."""

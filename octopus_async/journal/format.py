@@ -97,7 +97,10 @@ class Unit(NamedTuple):
 
 
 class Dead(NamedTuple):
-    """A line that makes an entry a dead letter. ``rest`` is its body from the number on."""
+    """A line that makes an entry a dead letter: ``targets`` owe it no longer, as ``target`` refused it.
+
+    ``rest`` is its body from the number on.
+    """
 
     sequence: int
     entry: int
@@ -106,6 +109,7 @@ class Dead(NamedTuple):
     error: str
     raw: Raw
     rest: bytes
+    targets: tuple[str, ...]
 
 
 class Done(NamedTuple):
@@ -345,7 +349,8 @@ def _decode_rest(sequence: int, rest: bytes) -> Line | None:
     if dead is not None:
         raw = decode_raw(dead[8])
         target, reason, error = (str(from_json(dead[place])) for place in (2, 4, 6))
-        return raw and Dead(sequence, int(dead[1]), target, reason, error, raw, rest)
+        owing = (target,) if raw is None or raw.targets is None else targets_of(raw.targets)
+        return raw and Dead(sequence, int(dead[1]), target, reason, error, raw, rest, owing)
     members = from_json(b'{"":0%s}' % rest, allow_inf_nan=False)
     if "unit" in members:
         return Unit(sequence, tuple(_raw_of(entry) for entry in members["unit"]))

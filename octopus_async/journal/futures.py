@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -34,4 +34,29 @@ def all_of(futures: Sequence[asyncio.Future[None]]) -> asyncio.Future[None]:
         future.add_done_callback(one_done)
     if not futures:
         whole.set_result(None)
+    return whole
+
+
+def in_turn(
+    one: Callable[[], asyncio.Future[None]], other: Callable[[], asyncio.Future[None]], result: T
+) -> asyncio.Future[T]:
+    """Begin ``one`` now and ``other`` once that is done; gives ``result`` then, or the first error."""
+    whole: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+    def finish(future: asyncio.Future[None]) -> None:
+        error = future.exception()
+        if whole.done():
+            return
+        if error is not None:
+            whole.set_exception(error)
+        else:
+            whole.set_result(result)
+
+    def go_on(future: asyncio.Future[None]) -> None:
+        if future.exception() is not None:
+            finish(future)
+        else:
+            other().add_done_callback(finish)
+
+    one().add_done_callback(go_on)
     return whole

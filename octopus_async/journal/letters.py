@@ -31,11 +31,13 @@ class Letter:
 
     def opened(self) -> DeadLetter:
         """What it says. Raises JournalCorrupt if it is not what was written."""
-        line = decode(b'{"seq":0' + self.rest)
-        if not isinstance(line, Dead):
-            raise JournalCorrupt(f"dead letter {self.entry} cannot be read")
+        line = self._read()
         operation = operation_of_raw(line.raw)
         return DeadLetter(self.entry, operation, self.target, line.reason, line.error, float(line.raw.at))
+
+    def targets(self) -> tuple[str, ...]:
+        """Who was to apply it: whoever refused it, and the replicas that did not get it therefore."""
+        return self._read().targets
 
     def error(self) -> OctopusError:
         """The error for whoever waits for the entry."""
@@ -45,6 +47,12 @@ class Letter:
             kind = RecordRejected
         who, what = self.target, letter.operation.key
         return kind(f"{who} refused {what}, which is dead letter {self.entry} now: {letter.reason}")
+
+    def _read(self) -> Dead:
+        line = decode(b'{"seq":0' + self.rest)
+        if not isinstance(line, Dead):
+            raise JournalCorrupt(f"dead letter {self.entry} cannot be read")
+        return line
 
 
 class Letters:

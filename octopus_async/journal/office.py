@@ -12,20 +12,22 @@ from octopus_async.errors import JournalError
 from octopus_async.journal.coalesce import Pending
 from octopus_async.journal.commit import GroupCommit, Line
 from octopus_async.journal.folder import Folder
-from octopus_async.journal.format import (
-    encode_dead,
-    encode_done,
-    encode_drop,
-    encode_operation,
-    encode_retry,
-    key_bytes,
-)
-from octopus_async.journal.futures import all_of, future_of
+from octopus_async.journal.format import encode_dead, encode_drop, encode_operation, encode_retry, key_bytes
+from octopus_async.journal.futures import all_of, future_of, in_turn
 from octopus_async.journal.holdings import Holdings
-from octopus_async.journal.item import Item, at_of, item_of, operation_of, sequence_of
+from octopus_async.journal.item import (
+    Item,
+    at_of,
+    born_of,
+    item_of,
+    operation_of,
+    sequence_of,
+    version_of,
+)
 from octopus_async.journal.letters import Letter
 from octopus_async.journal.overlay import Overlay
 from octopus_async.journal.settlements import Settlements
+from octopus_async.record import NO_VERSION
 
 
 class DeadLetterOffice:
@@ -53,33 +55,48 @@ class DeadLetterOffice:
         )
 
     def bury(
-        self, target: str, run: Run, reason: str, error: str, spare: Sequence[str] = ()
-    ) -> asyncio.Future[None]:
+        self, target: str, run: Run, reason: str, error: str, *, spare: Sequence[str] = ()
+    ) -> asyncio.Future[str]:
         """See `Journal.bury`."""
-        key, first, refused = key_bytes(run.operation.key), run.sequences[0], set(run.sequences)
-        behind = f"it follows entry {first}, which was refused: {reason}"
-        futures: list[asyncio.Future[None]] = []
-        for pending in list(self._overlay.entries(key, target)):
-            sequence = sequence_of(pending.blob)
-            futures += [self._spare(key, other, sequence) for other in spare]
-            futures.append(self._bury(key, target, pending, reason if sequence in refused else behind, error))
-        return all_of(futures)
+        key, refused, number = key_bytes(run.operation.key), set(run.sequences), run.sequences[0]
+        because = f"it follows entry {number}, which was refused: {reason}"
 
-    def _spare(self, key: bytes, target: str, entry: int) -> asyncio.Future[None]:
-        # A line, not a mark: it has to lie before the dead letter, or a crash could part the two.
-        future, folder = future_of(NoneType), self._holdings.of(entry)
-        done = partial(self._spared, key, target, entry)
-        self._commit.put(folder, Line(encode_done(target, [(entry, entry)]), 1, future, done))
-        return future
+        def why(entry: Pending) -> str:
+            return reason if sequence_of(entry.blob) in refused else because
+
+        def move(entries: Sequence[Pending]) -> asyncio.Future[None]:
+            return all_of([self._bury(key, (target, *spare), entry, why(entry), error) for entry in entries])
+
+        lost = [entry for entry in self._overlay.entries(key, target) if self._goes_with(entry, run)]
+        newest = max((version_of(entry.blob).decode() for entry in lost), default=NO_VERSION)
+        # The first entry last: as long as it is pending, what a crash leaves of the others is refused
+        # with it once more. Without it they would be applied, to a record that is not theirs.
+        first = [entry for entry in lost if sequence_of(entry.blob) == number]
+        behind = [entry for entry in lost if sequence_of(entry.blob) != number]
+        return in_turn(partial(move, behind), partial(move, first), newest)
+
+    def _goes_with(self, pending: Pending, run: Run) -> bool:
+        """Whether an entry of the key is about the record of a refused run.
+
+        Others are not: a later create, and what another process wrote without knowing of that record.
+        """
+        born, number = born_of(*pending), sequence_of(pending.blob)
+        if number in run.sequences:
+            return True
+        if born:
+            return born == run.operation.born.encode()
+        return self._holdings.of(number) is self._holdings.of(run.sequences[0])
 
     def _bury(
-        self, key: bytes, target: str, pending: Pending, reason: str, error: str
+        self, key: bytes, targets: Sequence[str], pending: Pending, reason: str, error: str
     ) -> asyncio.Future[None]:
         future = future_of(NoneType)
         sequence, folder = sequence_of(pending.blob), self._holdings.of(sequence_of(pending.blob))
-        rest = encode_operation(operation_of(key, *pending), at_of(pending.blob))
-        letter = Letter(sequence, target, encode_dead(sequence, target, reason, error, rest), 0)
-        self._commit.put(folder, Line(letter.rest, 1, future, partial(self._buried, key, letter, folder)))
+        owing = [target for target in targets if target in pending.traits.targets]
+        rest = encode_operation(operation_of(key, *pending), at_of(pending.blob), owing)
+        letter = Letter(sequence, targets[0], encode_dead(sequence, targets[0], reason, error, rest), 0)
+        done = partial(self._buried, key, letter, owing, folder)
+        self._commit.put(folder, Line(letter.rest, 1, future, done))
         return future
 
     def retry(self, entry: int, at: float) -> asyncio.Future[int]:
@@ -87,7 +104,8 @@ class DeadLetterOffice:
         future = future_of(int)
         try:
             folder, letters = self._holdings.find_letters(entry)
-            operation, targets = letters[0].opened().operation, [letter.target for letter in letters]
+            operation = letters[0].opened().operation
+            targets = list(dict.fromkeys(target for letter in letters for target in letter.targets()))
             item = item_of(operation, targets, at, provisional=True)
             rest = encode_retry(entry, encode_operation(operation, at, targets, provisional=True))
         except JournalError as error:
@@ -110,15 +128,15 @@ class DeadLetterOffice:
 
     # -- once the line is durable: see `Line` ----------------------------------------------------
 
-    def _buried(self, key: bytes, letter: Letter, folder: Folder, _: int, segment: int) -> None:
+    def _buried(
+        self, key: bytes, letter: Letter, owing: Sequence[str], folder: Folder, _: int, segment: int
+    ) -> None:
         letter.segment = segment
         folder.letters.add(letter)
-        self._overlay.finish(letter.target, key, [letter.entry])
-        self._settlements.refused(letter)
+        for target in owing:
+            self._overlay.finish(target, key, [letter.entry])
+            self._settlements.refused(letter, target)
         self._holdings.touch(folder)
-
-    def _spared(self, key: bytes, target: str, entry: int, *_: int) -> None:
-        self._settlements.applied(target, self._overlay.finish(target, key, [entry]))
 
     def _retried(self, entry: int, folder: Folder, item: Item, number: int, _: int) -> int:
         folder.letters.remove(entry)

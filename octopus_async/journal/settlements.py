@@ -54,9 +54,9 @@ class Settlements:
                     if not future.done():
                         future.set_result(None)
 
-    def refused(self, letter: Letter) -> None:
-        """The entry is a dead letter now."""
-        for future in self._waiting.pop((letter.entry, letter.target), ()):
+    def refused(self, letter: Letter, target: str) -> None:
+        """The entry is a dead letter now, and ``target`` owes it no longer."""
+        for future in self._waiting.pop((letter.entry, target), ()):
             if not future.done():
                 future.set_exception(letter.error())
 

@@ -110,6 +110,70 @@ async def test_an_entry_that_is_dead_for_one_target_is_still_owed_by_the_others(
     assert journal.statistics().pending == 0
 
 
+async def test_what_the_primary_refused_its_replicas_do_not_get_even_after_a_crash(tmp_path: Path) -> None:
+    async with opened(tmp_path / "j") as journal:
+        entry = await journal.append(create(), [PRIMARY, REPLICA], provisional=True)
+        await journal.append(update(), [PRIMARY, REPLICA])
+        missed = await journal.append(create("b"), [REPLICA])
+        run = pending(journal)[0]
+        await journal.bury(PRIMARY, run, "it exists already", "DuplicateRecord", spare=[REPLICA])
+        await crash(journal)
+    async with opened(tmp_path / "j") as journal:
+        assert len(journal.dead_letters()) == 2
+        assert [run.sequences for run in pending(journal, REPLICA)] == [(missed,)]
+        await journal.retry(entry)
+        assert (journal.owes(PRIMARY), journal.owes(REPLICA)) == (1, 2)
+
+
+async def test_the_replicas_waiters_hear_of_it_too(journal: FileJournal) -> None:
+    entry = await journal.append(create(), [PRIMARY, REPLICA])
+    waiting = journal.settled(entry, REPLICA)
+    await journal.bury(PRIMARY, pending(journal)[0], "it exists already", "DuplicateRecord", spare=[REPLICA])
+    with pytest.raises(DuplicateRecord):
+        await waiting
+
+
+async def test_a_later_record_of_the_key_is_judged_by_itself(journal: FileJournal) -> None:
+    first = create()
+    again = create()
+    operations = [first, update(born=first.version), delete(born=first.version)]
+    for operation in [*operations, again, update(born=again.version)]:
+        await journal.append(operation, [PRIMARY], provisional=True)
+    again_updated = journal.newest(key(), PRIMARY)
+    await bury(journal)
+    assert [letter.operation for letter in journal.dead_letters()] == operations
+    assert journal.newest(key(), PRIMARY) == again_updated
+    (run,) = pending(journal)
+    assert (run.operation.kind, run.operation.born) == (Kind.CREATE, again.version)
+
+
+async def test_what_another_process_wrote_without_knowing_of_it_is_judged_by_itself(tmp_path: Path) -> None:
+    """Simulation seeds 306 and 2137."""
+    async with opened(tmp_path / "j") as dying, opened(tmp_path / "j") as living:
+        refused = await living.append(create(), [PRIMARY], provisional=True)
+        deleted = await dying.append(delete(), [PRIMARY])
+        await crash(dying)
+        await living.adopt()
+        await bury(living)
+        assert [letter.sequence for letter in living.dead_letters()] == [refused]
+        assert [run.sequences for run in pending(living)] == [(deleted,)]
+
+
+async def test_a_refused_entry_is_pending_until_all_that_follow_it_are_dead(tmp_path: Path) -> None:
+    disk = FaultyDisk()
+    async with opened(tmp_path / "j", disk=disk) as journal:
+        numbers = [await journal.append(operation, [PRIMARY]) for operation in (create(), update(), delete())]
+        (run,) = pending(journal)
+        run = run._replace(sequences=run.sequences[:2])
+        disk.failures.append(Failure("write", 2, times=2))
+        with pytest.raises(JournalError):
+            await journal.bury(PRIMARY, run, "it exists already", "DuplicateRecord")
+        await crash(journal)
+    async with opened(tmp_path / "j") as journal:
+        assert [letter.sequence for letter in journal.dead_letters()] == numbers[1:]
+        assert [run.sequences for run in pending(journal)] == [(numbers[0],)]
+
+
 async def test_dead_letters_survive_a_crash_and_are_not_pending(tmp_path: Path) -> None:
     async with opened(tmp_path / "j") as journal:
         await journal.append(create(), [PRIMARY])
