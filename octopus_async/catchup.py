@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import aclosing
 from typing import cast
 
 from pydantic_core import to_json
@@ -140,14 +140,11 @@ class CatchUp:
         """Have the journal keep what the replica refused: its replay makes dead letters of it, and tells."""
         name = comparison.replica.name
         for operation in comparison.rejected:
-            try:
-                if self._journal is None:
-                    raise JournalError("there is no journal to keep it")
-                await self._journal.append(operation, [name])
-            except JournalError as error:
-                _log.warning("%s refused %s, which its primary has: %s", name, operation.key, error)
-            else:
-                self._events.emit(WriteJournalled(operation.key, operation.version, (name,)))
+            _log.warning("%s refuses %s, which its primary has", name, operation.key)
+            if self._journal is not None:
+                with contextlib.suppress(JournalError):  # a full journal has said so already
+                    await self._journal.append(operation, [name])
+                    self._events.emit(WriteJournalled(operation.key, operation.version, (name,)))
 
 
 class Comparison:
@@ -190,7 +187,7 @@ class Comparison:
     async def _scan(self) -> bool:
         loop = asyncio.get_running_loop()
         records = self.primary.scan(self.model, after=self.after, batch=_BATCH, beyond=self._last)
-        async with aclosing(cast("AsyncGenerator[Record]", records)):
+        async with contextlib.aclosing(cast("AsyncGenerator[Record]", records)):
             while True:
                 start = loop.time()
                 async with asyncio.timeout(self._patience):

@@ -73,11 +73,6 @@ class Clock:
         """The clock's own time: never behind a version that it issued or saw."""
         return self._milliseconds
 
-    @property
-    def counter(self) -> int:
-        """How many versions it has issued, or seen, in its own time's millisecond."""
-        return self._counter
-
     def wall(self) -> float:
         """Seconds since 1970, as the machine says."""
         return self._wall()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from octopus_async.backend import Journal
-from octopus_async.clock import Clock, encode_version, version_at
+from octopus_async.clock import Clock, version_at
 from octopus_async.errors import JournalError
 
 _log = logging.getLogger("octopus_async")
@@ -16,21 +16,14 @@ _EVERY = 1.0
 _PATIENCE = 0.5
 _SHARE = 0.25
 _GRACE = 5.0
-_HIGHEST_WRITER = (1 << 64) - 1
 _EVERYTHING = ""
 
 
 class _Entrance(NamedTuple):
-    """Where the clock stood when a write began, and the write's model."""
+    """A version below every one that was issued since a write began, and the write's model."""
 
-    milliseconds: int
-    counter: int
+    version: str
     model: str
-
-    @property
-    def version(self) -> str:
-        """Below every version that was issued since."""
-        return encode_version(self.milliseconds, self.counter, _HIGHEST_WRITER)
 
 
 class Passage:
@@ -74,6 +67,7 @@ class LowWater:
         self._journal = journal
         self._entered: dict[int, _Entrance] = {}
         self._next = 0
+        self._level = ""
         self._models: set[str] = set()
         self._wanted: dict[str, str] = {}
         self._taken: dict[str, str] = {}
@@ -92,8 +86,8 @@ class LowWater:
         if self._journal is not None and model not in self._durable:
             await self._cover(self._journal, model, deadline)
         self._next += 1
-        clock = self._clock
-        self._entered[self._next] = _Entrance(clock.milliseconds, clock.counter, model)
+        self._entered[self._next] = _Entrance(self._clock.next(), model)
+        self._level = ""
         return Passage(self, self._next)
 
     def leave(self, number: int, *, doubt: bool) -> None:
@@ -174,7 +168,10 @@ class LowWater:
 
     def _marks(self) -> dict[str, str]:
         first = next(iter(self._entered.values()), None)
-        level = (first or _Entrance(self._clock.milliseconds, self._clock.counter, "")).version
+        if first is None and not self._level:
+            # Not at each call: the mark of a process that writes nothing stands still.
+            self._level = self._clock.next()
+        level = self._level if first is None else first.version
         models = {*self._models, *self._wanted, *self._taken}
         return {
             model: min(level, self._wanted.get(model, level), self._taken.get(model, level))
