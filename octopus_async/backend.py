@@ -340,7 +340,10 @@ class Journal(Protocol):
         ...
 
     def retry(self, sequence: int) -> asyncio.Future[int]:
-        """Make a dead letter pending again. The future gives its new number."""
+        """Make a dead letter pending again. The future gives its new number.
+
+        Whoever asks for the same while that is going on gets the same number.
+        """
         ...
 
     def drop(self, sequence: int) -> asyncio.Future[None]:

@@ -47,6 +47,7 @@ class DeadLetterOffice:
         self._holdings = holdings
         self._settlements = settlements
         self._commit = commit
+        self._retrying: dict[int, asyncio.Future[int]] = {}
 
     def letters(self) -> list[DeadLetter]:
         """All of them, the oldest first."""
@@ -101,6 +102,13 @@ class DeadLetterOffice:
 
     def retry(self, entry: int, at: float) -> asyncio.Future[int]:
         """See `Journal.retry`; ``at`` is now, seconds since 1970."""
+        retrying = self._retrying.get(entry)
+        if retrying is None:
+            retrying = self._retrying[entry] = self._retry(entry, at)
+            retrying.add_done_callback(lambda _: self._retrying.pop(entry))
+        return asyncio.shield(retrying)  # who gives up waiting leaves the others theirs
+
+    def _retry(self, entry: int, at: float) -> asyncio.Future[int]:
         future = future_of(int)
         try:
             folder, letters = self._holdings.find_letters(entry)

@@ -207,6 +207,16 @@ async def test_a_retry_is_owed_by_all_that_refused_it(journal: FileJournal) -> N
     assert (journal.owes(PRIMARY), journal.owes(REPLICA)) == (1, 1)
 
 
+async def test_a_dead_letter_that_two_send_again_at_once_is_sent_again_once(journal: FileJournal) -> None:
+    old = await journal.append(create(), [PRIMARY])
+    await bury(journal)
+    given_up, *others = [journal.retry(old) for _ in range(3)]
+    given_up.cancel()
+    new = set(await asyncio.gather(*others))
+    assert len(new) == 1
+    assert [run.sequences for run in pending(journal)] == [tuple(new)]
+
+
 async def test_retrying_and_dropping_survive_a_crash(tmp_path: Path) -> None:
     async with opened(tmp_path / "j") as journal:
         for name in "abc":
