@@ -26,6 +26,8 @@ from octopus_async.testing.servers import (
     find,
     open_server,
 )
+from tests.contract.sql import PostgresDatabase, emptied
+from tests.contract.sql import postgres_database as new_postgres_database
 
 ProxyFactory: TypeAlias = Callable[[str], Awaitable[FaultyProxy]]
 
@@ -85,6 +87,19 @@ async def postgres_server() -> AsyncGenerator[Server]:
     """A Postgres that all tests share: OCTOPUS_TEST_POSTGRES_URL, or a private one."""
     async with _shared(QuickPostgres) as server:
         yield server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def spare_postgres_database(postgres_server: Server) -> AsyncGenerator[PostgresDatabase]:
+    """A database of all tests that want one to themselves, for a while."""
+    async with new_postgres_database(postgres_server.url) as database:
+        yield database
+
+
+@pytest.fixture
+async def postgres_database(spare_postgres_database: PostgresDatabase) -> PostgresDatabase:
+    """A database with nothing in it."""
+    return await emptied(spare_postgres_database)
 
 
 @pytest.fixture

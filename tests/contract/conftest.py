@@ -16,6 +16,8 @@ from octopus_async.backend import Adapter
 from octopus_async.guard import Guard, GuardPolicy
 from octopus_async.testing.servers import Server
 from octopus_async.url import BackendURL
+from tests.contract.sql import MySQLDatabase, SQLiteDatabase
+from tests.contract.sql import mysql_database as new_mysql_database
 
 
 @pytest.fixture
@@ -66,6 +68,17 @@ def memcached(memcached_server: Server) -> Adapter:
 @pytest.fixture
 def memcached_nowhere(unused_tcp_port: int) -> Adapter:
     return MemcacheAdapter([("127.0.0.1", unused_tcp_port)])
+
+
+@pytest.fixture
+def sqlite_database(tmp_path: Path) -> SQLiteDatabase:
+    return SQLiteDatabase(tmp_path)
+
+
+@pytest.fixture
+async def mysql_database(mariadb_server: Server) -> AsyncGenerator[MySQLDatabase]:
+    async with new_mysql_database(mariadb_server.url) as database:
+        yield database
 
 
 @pytest.fixture(params=["bare", "guarded"])

@@ -12,15 +12,18 @@ from typing import Any, Protocol, TypeAlias
 from uuid import uuid4
 
 import aiomysql
+import asyncpg
 
+from octopus_async.adapters._sql.batch import Batch
 from octopus_async.adapters.mysql import MySQLAdapter
+from octopus_async.adapters.postgres import PostgresAdapter
 from octopus_async.adapters.sqlite import SQLiteAdapter
 from octopus_async.record import Key, Mode, Operation, Outcome, Record
 from octopus_async.schema import Column, Schema, Type
 from octopus_async.testing.operations import Author
 from octopus_async.url import BackendURL
 
-SQLAdapter: TypeAlias = SQLiteAdapter | MySQLAdapter
+SQLAdapter: TypeAlias = SQLiteAdapter | MySQLAdapter | PostgresAdapter
 Rows: TypeAlias = list[tuple[Any, ...]]
 
 BOOK = Schema(
@@ -72,8 +75,29 @@ class SQLiteDatabase:
         return rows[-1]
 
 
+class Pausing:
+    """Of an adapter: it stands still between taking its locks and writing, until it may go on."""
+
+    def pause(self) -> None:
+        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def _write(self, connection: Any, batch: Batch, call: Any, *, singly: bool) -> None:  # noqa: ANN401 - each has its own
+        self.reached.set()
+        await self.go_on.wait()
+        await super()._write(connection, batch, call, singly=singly)  # type: ignore[misc]
+
+
+class PausedMySQL(Pausing, MySQLAdapter):
+    pass
+
+
+class PausedPostgres(Pausing, PostgresAdapter):
+    pass
+
+
 class MySQLDatabase:
     kind = "mysql"
+    id_type = "VARBINARY(99)"
 
     def __init__(self, url: BackendURL) -> None:
         self.url = url
@@ -81,6 +105,9 @@ class MySQLDatabase:
 
     def adapter(self) -> MySQLAdapter:
         return MySQLAdapter.from_url(self.url)
+
+    def paused(self) -> PausedMySQL:
+        return PausedMySQL.from_url(self.url)
 
     async def run(self, *statements: str) -> Rows:
         async with self.connection() as connection:
@@ -97,6 +124,105 @@ class MySQLDatabase:
         finally:
             connection.close()
 
+    @asynccontextmanager
+    async def shut_gate(self) -> AsyncGenerator[Any]:
+        """A connection that holds a named lock of the server."""
+        async with self.connection() as connection:
+            await connection.query("SELECT GET_LOCK('gate', 10)")
+            yield connection
+
+    async def open_gate(self, connection: Any) -> None:  # noqa: ANN401 - the driver is not typed
+        await connection.query("SELECT RELEASE_LOCK('gate')")
+
+    async def put_gate(self, event: str) -> None:
+        """Have each row wait for that lock, before it is inserted or updated."""
+        await self.run(
+            f"CREATE TRIGGER gate BEFORE {event} ON {self.schema.table} FOR EACH ROW "
+            "BEGIN DECLARE got INT; SET got = GET_LOCK('gate', 10); SET got = RELEASE_LOCK('gate'); END"
+        )
+
+    async def put_brake(self, seconds: float) -> None:
+        """Have each insert take some time."""
+        await self.run(
+            f"CREATE TRIGGER slow BEFORE INSERT ON {self.schema.table} FOR EACH ROW DO SLEEP({seconds})"
+        )
+
+    async def somebody_waits(self) -> bool:
+        query = "SELECT 1 FROM information_schema.processlist WHERE state = 'User lock' AND db = DATABASE()"
+        return bool(await self.run(query))
+
+    async def cut(self, connection: Any) -> None:  # noqa: ANN401 - of the adapter's pool
+        await self.run(f"KILL {connection.thread_id()}")
+
+
+class PostgresDatabase:
+    kind = "postgres"
+    id_type = "TEXT"
+
+    def __init__(self, url: BackendURL) -> None:
+        self.url = url
+        self.schema = BOOK
+
+    def adapter(self) -> PostgresAdapter:
+        return PostgresAdapter.from_url(self.url)
+
+    def paused(self) -> PausedPostgres:
+        return PausedPostgres.from_url(self.url)
+
+    async def run(self, *statements: str) -> Rows:
+        async with self.connection() as connection:
+            rows: Sequence[asyncpg.Record] = []
+            for statement in statements:
+                rows = await connection.fetch(statement)
+            return [tuple(row) for row in rows]
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncGenerator[asyncpg.Connection[asyncpg.Record]]:
+        """A connection outside of any adapter."""
+        connection = await connect_postgres(self.url)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    @asynccontextmanager
+    async def shut_gate(self) -> AsyncGenerator[asyncpg.Connection[asyncpg.Record]]:
+        """A connection that holds a lock."""
+        async with self.connection() as connection:
+            await connection.execute("SELECT pg_advisory_lock(1)")
+            yield connection
+
+    async def open_gate(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        await connection.execute("SELECT pg_advisory_unlock(1)")
+
+    async def put_gate(self, event: str) -> None:
+        """Have each row wait for that lock, before it is inserted or updated."""
+        await self._trigger("gate", event, "PERFORM pg_advisory_xact_lock_shared(1)")
+
+    async def put_brake(self, seconds: float) -> None:
+        """Have each insert take some time."""
+        await self._trigger("slow", "INSERT", f"PERFORM pg_sleep({seconds})")
+
+    async def _trigger(self, name: str, event: str, action: str) -> None:
+        await self.run(
+            f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = '10s' AS "
+            f"$$ BEGIN {action}; RETURN NEW; END $$",
+            f"CREATE TRIGGER {name} BEFORE {event} ON {self.schema.table} FOR EACH ROW "
+            f"EXECUTE FUNCTION {name}()",
+        )
+
+    async def somebody_waits(self) -> bool:
+        query = (
+            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'"
+        )
+        return bool(await self.run(query))
+
+    async def cut(self, connection: Any) -> None:  # noqa: ANN401 - of the adapter's pool
+        await self.run(f"SELECT pg_terminate_backend({connection.raw.get_server_pid()})")
+
+
+ServerDatabase: TypeAlias = MySQLDatabase | PostgresDatabase
+
 
 @asynccontextmanager
 async def mysql_database(url: str) -> AsyncGenerator[MySQLDatabase]:
@@ -108,6 +234,36 @@ async def mysql_database(url: str) -> AsyncGenerator[MySQLDatabase]:
         yield MySQLDatabase(replace(server.url, path=name))
     finally:
         await server.run(f"DROP DATABASE {name}")
+
+
+@asynccontextmanager
+async def postgres_database(url: str) -> AsyncGenerator[PostgresDatabase]:
+    """A new database on a server."""
+    server = PostgresDatabase(BackendURL.parse(url))
+    name = f"octopus_{uuid4().hex}"
+    await server.run(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'")
+    try:
+        yield PostgresDatabase(replace(server.url, path=name))
+    finally:
+        await server.run(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def emptied(database: PostgresDatabase) -> PostgresDatabase:
+    """A database of ours without anything in it, which is there sooner than a new one."""
+    await database.run(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid() AND usename = current_user",
+        "DROP OWNED BY CURRENT_USER CASCADE",
+    )
+    return PostgresDatabase(database.url)
+
+
+async def connect_postgres(url: BackendURL) -> asyncpg.Connection[asyncpg.Record]:
+    """The driver's own connection."""
+    ((host, port),) = url.hosts
+    return await asyncpg.connect(
+        host=host, port=port or 5432, user=url.user, password=url.password, database=url.path, ssl=False
+    )
 
 
 async def connect(url: BackendURL) -> Any:  # noqa: ANN401 - the driver is not typed

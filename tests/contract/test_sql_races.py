@@ -1,4 +1,4 @@
-"""Two connections to MariaDB, one paused between or within its statements: nothing comes back to life."""
+"""Two connections to a server, one paused between or within its statements: nothing comes back to life."""
 
 from __future__ import annotations
 
@@ -10,92 +10,69 @@ from typing import Self, TypeVar
 
 import pytest
 
-from octopus_async.adapters._mysql_pool import Connection
-from octopus_async.adapters._sql.batch import Batch
-from octopus_async.adapters.mysql import MySQLAdapter, _Call
+from octopus_async.adapters import _postgres_statements
 from octopus_async.errors import BackendFailed, DuplicateRecord, RecordNotFound
 from octopus_async.record import APPLIED, Key, Mode, Operation, Outcome, Status
 from octopus_async.testing.contract.subject import record_by
 from octopus_async.testing.operations import Author
-from octopus_async.testing.servers import Server
-from tests.contract.sql import Books, MySQLDatabase, book, mysql_database, opened
+from tests.contract.sql import Books, PausedMySQL, PausedPostgres, ServerDatabase, book, opened
 
 T = TypeVar("T")
 _A_MOMENT = 0.15  # long enough for a statement that nothing holds up
 
 
-@pytest.fixture
-async def database(mariadb_server: Server) -> AsyncGenerator[MySQLDatabase]:
-    async with mysql_database(mariadb_server.url) as database:
-        yield database
+@pytest.fixture(params=["mysql_database", "postgres_database"])
+def database(request: pytest.FixtureRequest) -> ServerDatabase:
+    found: ServerDatabase = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture
-async def books(database: MySQLDatabase) -> AsyncGenerator[Books]:
+async def books(database: ServerDatabase) -> AsyncGenerator[Books]:
     async with opened(database) as books:
         yield books
 
 
 @pytest.fixture
-async def gated(database: MySQLDatabase, books: Books) -> AsyncGenerator[Gate]:  # noqa: ARG001 - makes the table
+async def gated(database: ServerDatabase, books: Books) -> AsyncGenerator[Gate]:  # noqa: ARG001 - makes the table
     """Inserts stand still within their statement, after its look at the tombstones, until it opens."""
-    await database.run(
-        f"CREATE TRIGGER gate BEFORE INSERT ON {database.schema.table} FOR EACH ROW "
-        "BEGIN DECLARE got INT; SET got = GET_LOCK('gate', 10); SET got = RELEASE_LOCK('gate'); END"
-    )
+    await database.put_gate("INSERT")
     async with Gate(database) as gate:
         yield gate
 
 
 class Gate:
-    """A named lock of the server, which the trigger waits for."""
+    """A lock of the server, which the trigger waits for."""
 
-    def __init__(self, database: MySQLDatabase) -> None:
+    def __init__(self, database: ServerDatabase) -> None:
         self._database = database
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        self._connection = await self._stack.enter_async_context(self._database.connection())
-        await self._connection.query("SELECT GET_LOCK('gate', 10)")
+        self._connection = await self._stack.enter_async_context(self._database.shut_gate())
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
     async def open(self) -> None:
-        await self._connection.query("SELECT RELEASE_LOCK('gate')")
+        await self._database.open_gate(self._connection)
 
     async def waiting(self) -> None:
         """Wait until somebody stands before it."""
-        await until(self._database, "User lock")
-
-
-class PausedAdapter(MySQLAdapter):
-    """Stands still between taking its locks and writing, until it may go on."""
-
-    def pause(self) -> None:
-        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
-
-    async def _write(self, connection: Connection, batch: Batch, call: _Call, *, singly: bool) -> None:
-        self.reached.set()
-        await self.go_on.wait()
-        await super()._write(connection, batch, call, singly=singly)
+        async with asyncio.timeout(5):
+            while not await self._database.somebody_waits():  # noqa: ASYNC110 - the server sets no event
+                await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
-async def paused(database: MySQLDatabase) -> AsyncGenerator[tuple[Books, PausedAdapter]]:
-    adapter = PausedAdapter.from_url(database.url)
+async def paused(
+    database: ServerDatabase,
+) -> AsyncGenerator[tuple[Books, PausedMySQL | PausedPostgres]]:
+    adapter = database.paused()
     adapter.pause()
     async with opened(database, adapter) as books:
         yield books, adapter
-
-
-async def until(database: MySQLDatabase, state: str) -> None:
-    """Wait until a connection of this database is in a state."""
-    query = f"SELECT 1 FROM information_schema.processlist WHERE state = '{state}' AND db = DATABASE()"
-    async with asyncio.timeout(5):
-        while not await database.run(query):  # noqa: ASYNC110 - the server sets no event
-            await asyncio.sleep(0.01)
 
 
 def started(call: Coroutine[object, object, T]) -> asyncio.Task[T]:
@@ -107,7 +84,7 @@ async def is_held_up(task: asyncio.Task[T]) -> bool:
     return not done
 
 
-async def side_of(database: MySQLDatabase, key: Key) -> list[tuple[str, bool]]:
+async def side_of(database: ServerDatabase, key: Key) -> list[tuple[str, bool]]:
     rows = await database.run(
         f"SELECT version, deleted FROM octopus_versions WHERE model = '{key.model}' AND id = '{key.id}'"
     )
@@ -123,7 +100,7 @@ class TestALiveCreateAgainstADelete:
     @pytest.mark.parametrize("mode", [Mode.LIVE, Mode.MIRROR, Mode.REPLAY], ids=lambda mode: mode.value)
     @pytest.mark.parametrize("size", [1, 5])
     async def test_a_create_that_has_looked_for_tombstones_holds_up_the_delete_which_then_finds_it(
-        self, books: Books, database: MySQLDatabase, gated: Gate, mode: Mode, size: int
+        self, books: Books, database: ServerDatabase, gated: Gate, mode: Mode, size: int
     ) -> None:
         created, deleted = create_and_later_delete(books)
         others = [books.new() for _ in range(size - 1)]
@@ -141,7 +118,7 @@ class TestALiveCreateAgainstADelete:
     @pytest.mark.parametrize("mode", [Mode.LIVE, Mode.MIRROR, Mode.REPLAY], ids=lambda mode: mode.value)
     @pytest.mark.parametrize("size", [1, 5])
     async def test_a_delete_that_has_found_nothing_holds_up_the_create_which_then_finds_its_tombstone(
-        self, books: Books, database: MySQLDatabase, mode: Mode, size: int
+        self, books: Books, database: ServerDatabase, mode: Mode, size: int
     ) -> None:
         created, deleted = create_and_later_delete(books)
         others = [books.new() for _ in range(size - 1)]
@@ -157,7 +134,7 @@ class TestALiveCreateAgainstADelete:
         assert outcome == Outcome(Status.SUPERSEDED, stored=deleted.version)
         assert await books.find(created.key) is None
 
-    async def test_a_create_newer_than_the_delete_lives(self, books: Books, database: MySQLDatabase) -> None:
+    async def test_a_create_newer_than_the_delete_lives(self, books: Books, database: ServerDatabase) -> None:
         deleted = books.delete(books.key())
         created = books.new(deleted.key)
         async with paused(database) as (other, pause):
@@ -171,7 +148,7 @@ class TestALiveCreateAgainstADelete:
         assert await books.find(created.key) == record_by(created)
 
     async def test_a_create_whose_caller_has_gone_may_land_but_not_over_the_delete(
-        self, books: Books, database: MySQLDatabase, gated: Gate
+        self, books: Books, database: ServerDatabase, gated: Gate
     ) -> None:
         created, deleted = create_and_later_delete(books)
         create = started(books.apply(created))
@@ -188,7 +165,7 @@ class TestALiveCreateAgainstADelete:
         assert await database.run(f"SELECT id FROM {database.schema.table}") == []
 
     async def test_deletes_of_other_keys_go_on_beside_a_create(
-        self, books: Books, database: MySQLDatabase, gated: Gate
+        self, books: Books, database: ServerDatabase, gated: Gate
     ) -> None:
         create = started(books.apply(books.new()))
         await gated.waiting()
@@ -201,11 +178,9 @@ class TestALiveCreateAgainstADelete:
         assert await create == [APPLIED]
 
     async def test_no_delete_starves_beside_creates_that_never_pause(
-        self, books: Books, database: MySQLDatabase
+        self, books: Books, database: ServerDatabase
     ) -> None:
-        await database.run(
-            f"CREATE TRIGGER slow BEFORE INSERT ON {database.schema.table} FOR EACH ROW DO SLEEP(0.02)"
-        )
+        await database.put_brake(0.02)
         done = asyncio.Event()
 
         async def go_on_creating() -> None:
@@ -228,7 +203,7 @@ class TestALiveCreateAgainstADelete:
 
 class TestALiveUpdateAgainstADelete:
     async def test_an_update_that_lands_after_the_delete_changes_nothing(
-        self, books: Books, database: MySQLDatabase
+        self, books: Books, database: ServerDatabase
     ) -> None:
         created, deleted = create_and_later_delete(books)
         await books.apply(created)
@@ -245,15 +220,12 @@ class TestALiveUpdateAgainstADelete:
         assert await books.find(created.key) is None
 
     async def test_a_newer_update_that_came_first_supersedes_the_delete(
-        self, books: Books, database: MySQLDatabase
+        self, books: Books, database: ServerDatabase
     ) -> None:
         created, deleted = create_and_later_delete(books)
         update = books.update(created.key, book("newest"))
         await books.apply(created)
-        await database.run(
-            f"CREATE TRIGGER gate BEFORE UPDATE ON {database.schema.table} FOR EACH ROW "
-            "BEGIN DECLARE got INT; SET got = GET_LOCK('gate', 10); SET got = RELEASE_LOCK('gate'); END"
-        )
+        await database.put_gate("UPDATE")
         async with Gate(database) as gate, opened(database) as other:
             updating = started(books.apply(update))
             await gate.waiting()
@@ -267,7 +239,7 @@ class TestALiveUpdateAgainstADelete:
 
 class TestAReplayAgainstLiveOperations:
     async def test_a_replayed_create_that_holds_its_key_is_deleted_by_the_delete_that_waits(
-        self, books: Books, database: MySQLDatabase
+        self, books: Books, database: ServerDatabase
     ) -> None:
         created, deleted = create_and_later_delete(books)
         async with paused(database) as (other, pause):
@@ -282,7 +254,7 @@ class TestAReplayAgainstLiveOperations:
 
     @pytest.mark.parametrize("kind", ["create", "update"])
     async def test_a_live_create_waits_for_the_replay_of_its_key(
-        self, books: Books, database: MySQLDatabase, kind: str
+        self, books: Books, database: ServerDatabase, kind: str
     ) -> None:
         key = books.key()
         replayed = books.new(key, "replayed")
@@ -302,7 +274,7 @@ class TestAReplayAgainstLiveOperations:
         assert found.version == replayed.version
 
     async def test_a_replay_finds_the_live_create_that_it_waited_for(
-        self, books: Books, database: MySQLDatabase, gated: Gate
+        self, books: Books, database: ServerDatabase, gated: Gate
     ) -> None:
         key = books.key()
         replayed = books.update(key, book("replayed"), born="0" * 26)
@@ -317,7 +289,7 @@ class TestAReplayAgainstLiveOperations:
         assert isinstance(outcome.error, DuplicateRecord)
 
     async def test_a_live_update_waits_for_the_replay_and_is_not_undone_by_it(
-        self, books: Books, database: MySQLDatabase
+        self, books: Books, database: ServerDatabase
     ) -> None:
         created = books.new()
         replayed = books.update(created.key, book("replayed"), born=created.born)
@@ -337,7 +309,7 @@ class TestAReplayAgainstLiveOperations:
 
     @pytest.mark.parametrize("size", [1, 3])
     async def test_of_two_live_creates_of_one_key_one_is_a_duplicate(
-        self, books: Books, database: MySQLDatabase, gated: Gate, size: int
+        self, books: Books, database: ServerDatabase, gated: Gate, size: int
     ) -> None:
         key = books.key()
         async with opened(database) as other:
@@ -355,10 +327,10 @@ class TestAReplayAgainstLiveOperations:
 
 class TestMappedTables:
     async def test_writers_of_a_table_without_versions_contend_for_the_key(
-        self, database: MySQLDatabase
+        self, database: ServerDatabase
     ) -> None:
         await database.run(
-            f"CREATE TABLE {database.schema.table} (id VARBINARY(99) PRIMARY KEY, title TEXT, pages INT)"
+            f"CREATE TABLE {database.schema.table} (id {database.id_type} PRIMARY KEY, title TEXT, pages INT)"
         )
         async with opened(database) as books, paused(database) as (other, pause):
             created = books.new()
@@ -380,11 +352,12 @@ class TestMappedTables:
 class TestHistories:
     @pytest.mark.parametrize("own_table", [True, False], ids=["ours", "mapped"])
     async def test_whatever_the_order_the_newest_operation_of_each_key_is_what_stays(
-        self, database: MySQLDatabase, *, own_table: bool
+        self, database: ServerDatabase, *, own_table: bool
     ) -> None:
         if not own_table:
             await database.run(
-                f"CREATE TABLE {database.schema.table} (id VARBINARY(99) PRIMARY KEY, title TEXT, pages INT)"
+                f"CREATE TABLE {database.schema.table} (id {database.id_type} PRIMARY KEY, "
+                "title TEXT, pages INT)"
             )
         async with AsyncExitStack() as stack:
             authors = [await stack.enter_async_context(opened(database)) for _ in range(4)]
@@ -419,23 +392,44 @@ class TestWithoutItsRule:
     """The tests above would notice: here the rule is broken on purpose."""
 
     async def test_a_create_that_takes_no_lock_brings_the_record_back(
-        self, books: Books, database: MySQLDatabase, gated: Gate
+        self, books: Books, database: ServerDatabase, gated: Gate, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         table = books.adapter._tables[books.model]
         table.create = table.create.replace(" LOCK IN SHARE MODE", "")
-        created, deleted = create_and_later_delete(books)
-        create = started(books.apply(created))
-        await gated.waiting()
+        with monkeypatch.context() as patch:
+            patch.setattr(_postgres_statements, "lock", lambda _keys, exclusive: f"SELECT {exclusive}")
+            created, deleted = create_and_later_delete(books)
+            create = started(books.apply(created))
+            await gated.waiting()
         async with opened(database) as other:
             assert await other.apply(deleted) == [APPLIED]
         await gated.open()
         assert await create == [APPLIED]
         assert await books.find(created.key) is not None
 
+    @pytest.mark.parametrize("database", ["postgres_database"], indirect=True)
+    async def test_a_create_that_takes_its_lock_and_looks_in_one_statement_brings_the_record_back(
+        self, books: Books, database: ServerDatabase
+    ) -> None:
+        created, deleted = create_and_later_delete(books)
+        lock = _postgres_statements.lock([created.key], exclusive=False)
+        table = books.adapter._tables[books.model]
+        looking = table.create.replace(" WHERE NOT EXISTS", " FROM l WHERE NOT EXISTS")
+        table.create = f"WITH l AS MATERIALIZED ({lock}) {looking}"
+        async with paused(database) as (other, pause):
+            delete = started(other.apply(deleted))
+            await pause.reached.wait()
+            create = started(books.apply(created))
+            assert await is_held_up(create)
+            pause.go_on.set()
+            assert await delete == [APPLIED]
+            assert await create == [APPLIED]
+        assert await books.find(created.key) is not None
+
 
 class TestLostConnections:
     async def test_a_batch_whose_connection_breaks_with_its_commit_is_unknown_and_all_or_nothing(
-        self, database: MySQLDatabase
+        self, database: ServerDatabase
     ) -> None:
         async with paused(database) as (books, pause):
             created = books.new()
@@ -443,8 +437,7 @@ class TestLostConnections:
             await pause.reached.wait()
             assert pause._pool is not None
             (connection,) = pause._pool._busy
-            number = connection.thread_id()
-            await database.run(f"KILL {number}")
+            await database.cut(connection)
             pause.go_on.set()
             with pytest.raises(BackendFailed) as caught:
                 await batch

@@ -6,7 +6,6 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -22,25 +21,12 @@ from octopus_async.record import APPLIED, NO_VERSION, Key, Mode, Record, Status
 from octopus_async.schema import Column, Schema, Type
 from octopus_async.testing.contract.subject import record_by
 from octopus_async.testing.operations import ALL_TYPES
-from octopus_async.testing.servers import Server
-from tests.contract.sql import Books, Database, MySQLDatabase, SQLiteDatabase, book, opened
-from tests.contract.sql import mysql_database as new_database
+from tests.contract.sql import Books, Database, MySQLDatabase, PostgresDatabase, SQLiteDatabase, book, opened
 
 LONG = "x" * 1024
 
 
-@pytest.fixture
-async def sqlite_database(tmp_path: Path) -> SQLiteDatabase:
-    return SQLiteDatabase(tmp_path)
-
-
-@pytest.fixture
-async def mysql_database(mariadb_server: Server) -> AsyncGenerator[MySQLDatabase]:
-    async with new_database(mariadb_server.url) as database:
-        yield database
-
-
-@pytest.fixture(params=["sqlite_database", "mysql_database"])
+@pytest.fixture(params=["sqlite_database", "mysql_database", "postgres_database"])
 def database(request: pytest.FixtureRequest) -> Database:
     found: Database = request.getfixturevalue(request.param)
     return found
@@ -68,6 +54,14 @@ class TestCreatedTables:
             }
             if database.kind == "sqlite"
             else {
+                "id": "text", "title": "text", "how_many": "bigint", "order": "bigint",
+                "ratio": "double precision", "flag": "boolean", "raw": "bytea",
+                "at": "timestamp with time zone", "local": "timestamp without time zone", "day": "date",
+                "hour": "time without time zone", "amount": "numeric", "tag": "uuid", "tree": "jsonb",
+                "octopus_version": "text", "octopus_born": "text",
+            }
+            if database.kind == "postgres"
+            else {
                 "id": "varbinary(1024)", "title": "longtext", "how_many": "bigint", "order": "bigint",
                 "ratio": "double", "flag": "tinyint", "raw": "longblob", "at": "datetime(6)",
                 "local": "datetime(6)", "day": "date", "hour": "time(6)", "amount": "decimal(65,30)",
@@ -80,6 +74,11 @@ class TestCreatedTables:
         async with opened(mysql_database):
             types = await _types(mysql_database, mysql_database.schema.table)
         assert types["title"] == "varchar(40)"
+
+    async def test_in_postgres_too(self, postgres_database: PostgresDatabase) -> None:
+        async with opened(postgres_database):
+            types = await _types(postgres_database, postgres_database.schema.table)
+        assert types["title"] == "character varying(40)"
 
     async def test_a_missing_table_is_named_with_the_statement_that_makes_it(
         self, database: Database
@@ -363,14 +362,17 @@ class TestRowsOfOthers:
 class TestTablesOfOthersWithOurColumns:
     @pytest.fixture
     async def theirs(self, database: Database) -> AsyncGenerator[Books]:
-        key, nocase = (
-            ("BIGINT AUTO_INCREMENT", "") if database.kind == "mysql" else ("INTEGER", "COLLATE NOCASE")
-        )
-        refuse = (
-            "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'closed'"
-            if database.kind == "mysql"
-            else "BEGIN SELECT RAISE(ABORT, 'closed'); END"
-        )
+        key, nocase, refuse = {
+            "mysql": ("BIGINT AUTO_INCREMENT", "", "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'closed'"),
+            "sqlite": ("INTEGER", "COLLATE NOCASE", "BEGIN SELECT RAISE(ABORT, 'closed'); END"),
+            "postgres": ("BIGSERIAL", "COLLATE nocase", "EXECUTE FUNCTION refuse()"),
+        }[database.kind]
+        if database.kind == "postgres":
+            await database.run(
+                "CREATE COLLATION nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+                "$$ BEGIN RAISE EXCEPTION 'closed'; END $$",
+            )
         await database.run(
             f"CREATE TABLE books (n {key} PRIMARY KEY, id VARCHAR(36) {nocase} UNIQUE, "
             "title VARCHAR(40) UNIQUE, pages INT, octopus_version CHAR(26), octopus_born CHAR(26))",
@@ -428,7 +430,7 @@ class TestRecordsThatAreRefused:
                 books.create(Key(books.model, "long" * 500), book("long id")),
                 books.create(Key(books.model, "\udcff"), book("no text for an id")),
             ]
-            if database.kind == "mysql":
+            if database.kind != "sqlite":
                 bad.append(books.new(title="long" * 11))
             for mode in Mode:
                 for wrong in bad:
@@ -597,5 +599,12 @@ class TestBatches:
 async def _types(database: Database, table: str) -> dict[str, str]:
     if database.kind == "sqlite":
         return dict(await database.run(f"SELECT name, type FROM pragma_table_info('{table}')"))
+    if database.kind == "postgres":
+        query = f"SELECT column_name, data_type FROM information_schema.columns WHERE table_name = '{table}'"
+        rows = await database.run(query)
+        lengths = await database.run(
+            query.replace("data_type", "data_type || '(' || character_maximum_length || ')'")
+        )
+        return dict(rows) | {name: type_ for name, type_ in lengths if type_ is not None}
     rows = await database.run(f"SHOW COLUMNS FROM {table}")
     return {row[0]: re.sub(r"^(bigint|tinyint)\(\d+\)", r"\1", row[1]) for row in rows}
