@@ -77,6 +77,16 @@ def soak(session: nox.Session) -> None:
     session.run("python", "-m", "tests.soak", *session.posargs)
 
 
+@nox.session(python=PYTHONS[0])  # of all versions, the oldest is the first that atheris has a wheel for
+def fuzz(session: nox.Session) -> None:
+    """Feed parsers and stores what is hostile: seconds for each parser (default 60), then its name."""
+    seconds, *names = session.posargs or ["60"]
+    _install(session, "test", "fuzz")
+    session.run("python", "-m", "tests.fuzz", seconds, *names)
+    factor = str(max(2, int(float(seconds)) // 3))
+    session.run("pytest", "tests/fuzz", "--timeout=3600", env={"OCTOPUS_FUZZ_FACTOR": factor})
+
+
 @nox.session
 def benchmarks(session: nox.Session) -> None:
     """Measure the library beside the drivers by hand; arguments: --quick, --json FILE."""
