@@ -273,13 +273,15 @@ class Replayer:
             # A state of it that was sent before it was journalled may land all the same.
             await self._water.distrust(operation.key.model, run.at - _BEFORE)
         spare = [replica.name for replica in replicas]
+        # While the overlay still has the key nobody reads it from a cache, nor fills one with it.
+        newest = self._journal.newest(operation.key, self.backend.name) or operation
+        await self._tell_caches([Operation(Kind.RETRACT, operation.key, newest.version, operation.born)])
         try:
-            newest = await self._journal.bury(self.backend.name, run, reason, error, spare=spare)
+            await self._journal.bury(self.backend.name, run, reason, error, spare=spare)
         except OctopusError:
             _log.warning("the dead letter of %s could not be written; it stays pending", operation.key)
             return 0
         self._events.emit(DeadLettered(self.backend.name, operation.key, operation.version, reason))
-        await self._tell_caches([Operation(Kind.RETRACT, operation.key, newest, operation.born)])
         return len(run.sequences)
 
     async def _tell_caches(self, operations: Sequence[Operation]) -> None:

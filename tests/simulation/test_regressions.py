@@ -232,3 +232,22 @@ async def test_a_slow_disk_delays_no_write_beyond_its_deadline(tmp_path: Path) -
         await octopus.dao(Book).create(Book(id="1", title="in time"), timeout=0.2)
         assert time.monotonic() - began < 0.2
         disk.seconds = 0.0
+
+
+async def test_a_cache_is_told_of_a_dead_letter_before_the_journal_lets_go_of_it(tmp_path: Path) -> None:
+    """Seeds 1625 and 1932: drained, and for a moment more the cache served what had been refused."""
+    shared, values = MemoryAdapter(durable=True, name="primary"), MemoryAdapter(name="cache")
+    primary, cache = FaultyAdapter(shared), FaultyAdapter(values, delay=0.2)
+    async with (
+        DaoManager([shared]) as other,
+        DaoManager([primary, cache], journal=tmp_path / "journal", guard=SOON) as octopus,
+    ):
+        primary.break_down(Fault.REFUSE)
+        await octopus.dao(Book).create(Book(id="1", title="refused later"))
+        await other.dao(Book).create(Book(id="1", title="first"))
+        await asyncio.sleep(0.01)
+        cache.writes = Fault.SLOW
+        primary.heal()
+        await drained(octopus)
+        [left] = await values.read([KEY])
+        assert not isinstance(left, Record)

@@ -98,7 +98,7 @@ def _cut_power_soon(world: World, slot: Slot, fault: Fault) -> None:
         world.disk.cut_power()
 
     if fault.amount and slot.disk is not None:
-        slot.disk.dies_in, slot.disk.on_death = int(fault.amount), cut_power
+        slot.disk.dies_at_sync, slot.disk.on_death = int(fault.amount), cut_power
     world.loop.outside(cut_power, delay=PATIENCE[fault.kind] if fault.amount else 0.0)
 
 

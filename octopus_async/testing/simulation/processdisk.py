@@ -24,6 +24,7 @@ class ProcessDisk:
 
     Attributes:
         dies_in: after how many calls the process is killed; None for never.
+        dies_at_sync: before how many-th sync of what was written it is; None for never.
         on_death: is told then.
     """
 
@@ -31,6 +32,7 @@ class ProcessDisk:
         self._disk = disk
         self._process = process
         self.dies_in: int | None = None
+        self.dies_at_sync: int | None = None
         self.on_death: Callable[[], None] = lambda: None
 
     def _reach(self) -> SimulatedDisk:
@@ -90,6 +92,10 @@ class ProcessDisk:
 
     def sync(self, file: int) -> None:
         """Make a file's bytes durable."""
+        if self.dies_at_sync is not None:
+            self.dies_at_sync -= 1
+            if self.dies_at_sync == 0:
+                self.dies_in = 0
         self._reach().sync(file)
 
     def close(self, file: int) -> None:

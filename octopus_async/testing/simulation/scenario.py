@@ -91,7 +91,7 @@ class Fault:
 
     ``target`` is a server, the disk, or a process's number. ``amount`` is a share or seconds; of a
     crash, after how many steps the process is killed: callbacks of the next write, of the next
-    replay (crash_replay), or calls to the disk (crash_disk, and power, unless it is 0).
+    replay (crash_replay), calls to the disk (crash_disk), or syncs (power, unless it is 0).
     """
 
     at: float
@@ -346,7 +346,7 @@ def _process_fault(setup: Setup, faults: Sequence[Fault], span: float, random: R
     seconds = round(random.choice((0.01, 0.1, 0.6, 2.0)) * random.uniform(0.5, 1.0), 4)
     most = {"crash": 24, "crash_replay": 60, "crash_disk": 8}.get(kind)
     if kind == "power" and setup.journal and random.random() < 0.7:
-        most = 8
+        most = 4
     steps = 0.0 if most is None else float(random.randint(1, most))
     return Fault(round(at, 4), kind, number, 0.0 if kind in ("die", "fork") else seconds, steps)
 
