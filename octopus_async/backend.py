@@ -320,6 +320,15 @@ class Journal(Protocol):
         """``target`` has applied these. Forgotten at once; made durable in the background."""
         ...
 
+    def noted(self, target: str, key: Key) -> asyncio.Future[None] | None:
+        """Done when it is durable that ``target`` owes nothing of ``key``; None if it is.
+
+        What is done is noted a little later. Until then a crash makes it pending again, and it
+        would be read in place of what was written since: a write that bypasses the journal is
+        acknowledged only after this. A disk that fails ends the waiting as well.
+        """
+        ...
+
     def bury(
         self, target: str, run: Run, reason: str, error: str, *, spare: Sequence[str] = ()
     ) -> asyncio.Future[str]:

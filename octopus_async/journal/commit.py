@@ -140,6 +140,9 @@ class GroupCommit:
         self._count = 0
         self._busy = False
         self._full = False
+        self._hurried = False
+        self._marked: asyncio.Future[None] | None = None
+        self._leaving: asyncio.Future[None] | None = None
         self._idle = asyncio.Event()
 
     @property
@@ -163,6 +166,19 @@ class GroupCommit:
         """Note before long that ``target`` has applied these."""
         self._marks.setdefault(folder, {}).setdefault(target, []).extend(numbers)
         self._flush_later()
+
+    def marked(self) -> asyncio.Future[None]:
+        """Done when the marks that were made until now have been written, or could not be."""
+        if self._marked is None:
+            self._marked = self._loop.create_future()
+        return self._marked
+
+    def hurry(self) -> None:
+        """Somebody waits for the marks: they leave with the next group, which leaves at once."""
+        self._hurried = True
+        if not (self._scheduled or self._busy):
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
 
     def wake(self, folder: Folder) -> None:
         """Give a folder a group before long, even if it is only to begin a new file."""
@@ -194,6 +210,8 @@ class GroupCommit:
             line.fail(error)
         if self._later is not None:
             self._later.cancel()
+        _tell(self._leaving)
+        _tell(self._marked)
 
     async def _finish_group(self) -> None:
         self._idle.clear()
@@ -226,7 +244,8 @@ class GroupCommit:
         alone, self._full = self._full and bool(self._marks), False
         for folder, marks in self._marks.items():
             groups.setdefault(folder, Group(folder)).marks = marks
-        self._marks = {}
+        self._marks, self._hurried = {}, False
+        self._leaving, self._marked = self._marked, None
         if not alone:
             self._take_lines(groups)
         for folder, group in groups.items():
@@ -259,8 +278,9 @@ class GroupCommit:
             self._settle(group, result)
         for chore, problem in zip(chores, done, strict=True):
             chore.done(problem)
+        _tell(self._leaving)
         self._idle.set()
-        if self._lines:
+        if self._lines or self._hurried:
             self._flush()
         elif self._marks or self._chores:
             self._flush_later()
@@ -280,6 +300,11 @@ class GroupCommit:
                 line.succeed(number, result.segment)
                 number += line.count
         self._owner.committed(group.folder)
+
+
+def _tell(waiting: asyncio.Future[None] | None) -> None:
+    if waiting is not None and not waiting.done():
+        waiting.set_result(None)
 
 
 def _fitting(lines: Sequence[Line[Any]]) -> int:

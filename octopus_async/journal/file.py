@@ -31,6 +31,7 @@ from octopus_async.journal.overlay import Overlay
 from octopus_async.journal.root import Root, explained
 from octopus_async.journal.runner import Runner, ThreadRunner, run
 from octopus_async.journal.settlements import Settlements
+from octopus_async.journal.unnoted import Unnoted
 from octopus_async.record import Key, Operation
 
 _CLOSE_SECONDS = 10.0
@@ -80,6 +81,7 @@ class FileJournal:
     def _begin(self) -> None:
         self._overlay = Overlay()
         self._settlements = Settlements(self._overlay)
+        self._unnoted = Unnoted()
         self._holdings = Holdings(self._overlay, self._segment_bytes, self._emit)
         self._adopting: asyncio.Task[int] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -232,10 +234,21 @@ class FileJournal:
         """See `Journal.settle`."""
         self._check()
         done: list[int] = []
-        for settled in runs:
-            done += self._overlay.finish(target, key_bytes(settled.operation.key), settled.sequences)
+        keys = [key_bytes(settled.operation.key) for settled in runs]
+        for key, settled in zip(keys, runs, strict=True):
+            done += self._overlay.finish(target, key, settled.sequences)
         self._holdings.done(target, done)
+        if done:
+            self._unnoted.add(target, keys, self._commit.marked())
         self._settlements.applied(target, done)
+
+    def noted(self, target: str, key: Key) -> asyncio.Future[None] | None:
+        """See `Journal.noted`."""
+        self._check()
+        future = self._unnoted.find(target, key_bytes(key))
+        if future is not None:
+            self._commit.hurry()
+        return future
 
     def bury(
         self, target: str, run: Run, reason: str, error: str, *, spare: Sequence[str] = ()

@@ -163,10 +163,15 @@ class Writer:
             return _judge_behind(attempt, waiting)
         # In an outage another process may delete the record, or may have.
         attempt.doubtful |= operation.kind is Kind.UPDATE
+        noted = None if journal is None else journal.noted(plan.primary.name, operation.key)
         attempt.send(attempt.at_once(), deadline)
         now = asyncio.get_running_loop().time()
         reserve = min(_FALLBACK_SECONDS, _FALLBACK_SHARE * (deadline - now))
-        return await plan.primary.submit(operation, Mode.LIVE, deadline - reserve)
+        outcome = await plan.primary.submit(operation, Mode.LIVE, deadline - reserve)
+        if noted is not None:
+            # A crash right after the acknowledgement must not bring back what the journal held before.
+            await asyncio.wait([noted], timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
+        return outcome
 
     async def _acknowledge(self, attempt: Attempt, deadline: float) -> Receipt:
         plan, operation = attempt.plan, attempt.operation
