@@ -58,7 +58,7 @@ async def service(write: str, journal: Path, *options: str) -> AsyncGenerator[tu
 
 
 async def answers(url: str) -> None:
-    async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(20):
+    async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(60):
         while True:
             try:
                 await client.get(f"{url}/openapi.json")

@@ -64,6 +64,18 @@ class Process:
                 self._news.clear()
                 await self._news.wait()
 
+    async def reads(self, *ids: str) -> list[list[Any]]:
+        """Have it read records: what it says of each, but for the reasons where it cannot know."""
+        heard = len(self.said)
+        self.order("read", *ids)
+
+        def answers() -> list[list[Any]]:
+            news = [words for words in self.said[heard:] if words[0] in ("read", "unread")]
+            return [words[:2] if words[0] == "unread" else words for words in news]
+
+        await self.until(lambda: len(answers()) == len(ids))
+        return answers()
+
     async def promised(self, count: int) -> None:
         """Wait until so many further writes were acknowledged."""
         count += self.acknowledged
@@ -123,10 +135,10 @@ class Host:
         self.outage = place.blows[0]
         self._stack = AsyncExitStack()
 
-    async def start(self) -> Process:
+    async def start(self, cache: str = "memory://") -> Process:
         process = Process(self.ledger)
         self._stack.push_async_callback(process.kill)
-        return await process.start(self.journal, self.place.url, "memory://")
+        return await process.start(self.journal, self.place.url, cache)
 
     async def held(self) -> list[stage.Held]:
         assert self.place.rows is not None
@@ -279,6 +291,41 @@ async def owners(host: Host, ids: list[str]) -> dict[str, int]:
     return {ids[record.name.place - 1]: record.name.shelf for record in held}
 
 
+async def test_what_another_process_has_pending_is_unread_until_its_journal_is_adopted(host: Host) -> None:
+    writer, reader = await asyncio.gather(host.start(), host.start())
+    id_ = str(uuid4())
+    async with outage(host):
+        writer.order("create", 1, 1, id_)
+        await writer.promised(1)
+        # SQLite that is locked answers reads, and does not have it; of a MariaDB that is gone nobody can say.
+        assert await reader.reads(id_) in ([["read", id_, None]], [["unread", id_]])
+        assert await writer.reads(id_) == [["read", id_, 1]]
+        await writer.kill()
+        await reader.hears("adopted")
+        assert await reader.reads(id_) == [["read", id_, 1]]  # the primary is still away
+    reader.order("drain")
+    assert await reader.hears("drained") == [{}]
+    await host.assert_nothing_lost()
+
+
+async def test_what_another_process_has_pending_is_read_from_the_cache_that_they_share(
+    host: Host, private_memcached: MemcachedServer
+) -> None:
+    writer, reader = await asyncio.gather(*(host.start(private_memcached.url) for _ in range(2)))
+    ids = [str(uuid4()) for _ in range(20)]
+    async with outage(host):
+        for place, id_ in enumerate(ids, 1):
+            writer.order("create", 1, place, id_)
+        await writer.promised(len(ids))
+        async with asyncio.timeout(PATIENCE):
+            while await reader.reads(*ids) != [["read", id_, 1] for id_ in ids]:  # noqa: ASYNC110 - soon, not at once
+                await asyncio.sleep(0.05)
+    for process in (writer, reader):
+        process.order("drain")
+        assert await process.hears("drained") == [{}]
+    await host.assert_nothing_lost()
+
+
 async def test_closed_with_work_pending_it_is_all_there_when_opened_again(host: Host) -> None:
     process = await host.start()
     async with outage(host):
@@ -302,14 +349,16 @@ async def test_a_service_whose_worker_is_killed_in_an_outage_keeps_all_that_it_p
     private_mariadb: MariaDBServer, private_memcached: MemcachedServer, tmp_path: Path
 ) -> None:
     write = f"{private_mariadb.url} {private_memcached.url}"
-    async with service(write, tmp_path / "journal", "--workers=3") as (url, master):
+    async with service(write, tmp_path / "journal", "--workers=4") as (url, master):
         load = await asyncio.create_subprocess_exec(
             *(sys.executable, str(LOAD), url, "10", "8", "10"), stdout=asyncio.subprocess.PIPE
         )
         await asyncio.sleep(3)
         await private_mariadb.kill()
         await asyncio.sleep(2)
-        os.kill(workers_of(master)[0], signal.SIGKILL)
+        os.kill(
+            max(workers_of(master), key=journalled_by), signal.SIGKILL
+        )  # of a host's workers some may idle
         await asyncio.sleep(2)
         await private_mariadb.start()
         async with asyncio.timeout(PATIENCE):
@@ -322,13 +371,15 @@ async def test_a_service_whose_worker_is_killed_in_an_outage_keeps_all_that_it_p
             private_mariadb.url, {path: title for path, title in expected.items() if title is not None}
         )
 
+        log = (tmp_path / "uvicorn.log").read_text()
+        assert log.count("took over") == 1, log
         held = await titles(private_mariadb.url)
         assert {path: held.get(path) for path in expected} == expected
         assert ledger["mismatches"] == []
         assert not any(" 5" in status for status in ledger["statuses"]), ledger["statuses"]
-        assert len(expected) > 100
+        assert len(expected) > 50
         assert len(uncertain) <= 8
-        assert len(workers_of(master)) == 3
+        assert len(workers_of(master)) == 4
         await found_over_http(url, expected)
 
 
@@ -337,6 +388,12 @@ def workers_of(master: int) -> list[int]:
     tasks = Path(f"/proc/{master}/task").glob("*/children")
     children = [int(pid) for task in tasks for pid in task.read_text().split()]
     return [pid for pid in children if any("/writer-" in name for name in open_files(pid))]
+
+
+def journalled_by(pid: int) -> int:
+    """How many bytes a worker has in its journal."""
+    names = {Path(name) for name in open_files(pid) if "/writer-" in name}
+    return sum(name.stat().st_size for name in names if name.exists())
 
 
 def open_files(pid: int) -> list[str]:
