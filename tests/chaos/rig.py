@@ -29,6 +29,8 @@ from tests.chaos.disks import MountedDisk
 Act = Callable[[], Awaitable[Any]]
 _CONNECTIONS = 10  # MariaDB has no lower limit
 _CACHE_CONNECTIONS = 24
+_TOO_MANY = 1040
+_PATIENCE = 20.0
 _SMALL = 128 * 1024 * 1024  # its logs and system tables need most of it
 
 
@@ -99,7 +101,7 @@ class Rig:
 
     async def order(self, *statements: str) -> list[Any]:
         """Have the administrator run statements; the rows of the last one."""
-        connection = await _connection(self.mariadb.admin_url)
+        connection = await self._administrator()
         try:
             async with connection.cursor() as cursor:
                 for statement in statements:
@@ -107,6 +109,17 @@ class Rig:
                 return list(await cursor.fetchall())
         finally:
             connection.close()
+
+    async def _administrator(self) -> Any:  # noqa: ANN401 - the driver is not typed
+        """A connection of the administrator, for whom one is kept; who had it before may not be gone yet."""
+        async with asyncio.timeout(_PATIENCE):
+            while True:
+                try:
+                    return await _connection(self.mariadb.admin_url)
+                except aiomysql.OperationalError as error:
+                    if error.args[0] != _TOO_MANY:
+                        raise
+                    await asyncio.sleep(0.05)
 
     async def held(self, seed: int) -> list[stage.Held]:
         """What the primary holds in the end."""
