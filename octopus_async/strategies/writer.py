@@ -258,12 +258,11 @@ class Writer:
         owing: list[str] = []
         for name, future in attempt.sent.items():
             outcome = attempt.outcomes[name] = future.result()
-            if outcome.status not in NOT_TAKEN:
-                continue
             debts = self._debts.get(name)
-            if debts is not None:
+            if debts is not None and outcome.status in NOT_TAKEN:
                 debts.add(operation)
-            else:
+            elif debts is None and outcome.status in (*NOT_TAKEN, Status.REJECTED):
+                # A value that has to be unique may be free again in a moment; if not, somebody is told.
                 owing.append(name)
         return owing
 

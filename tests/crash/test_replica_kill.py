@@ -99,7 +99,7 @@ async def test_a_replica_equals_its_primary_however_often_the_process_was_killed
         await live(tmp_path, life, chance.uniform(0.05, 0.3))
         apart += len(rows(tmp_path, "primary") ^ rows(tmp_path, "replica"))
     async with DaoManager(**settings(tmp_path)) as manager:  # type: ignore[arg-type]
-        manager.dao(Note)
+        await manager.create_tables(Note)
         async with asyncio.timeout(60):
             await manager.drained()
             while manager.statistics().comparing:  # noqa: ASYNC110 - until late writes were looked for too

@@ -52,6 +52,21 @@ async def compared(it: Stage, model: str = "Country") -> None:
     await it.until(lambda: model not in it.manager.statistics().comparing and it.seen(CatchUpFinished))
 
 
+def refuse(it: Stage, backend: str, name: str) -> None:
+    """Have a backend refuse one record."""
+    adapter = it.backends[backend].adapter
+    apply = adapter.apply
+
+    async def refusing(operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:
+        outcomes = list(await apply([each for each in operations if each.key.id != name], mode))
+        for place, operation in enumerate(operations):
+            if operation.key.id == name:
+                outcomes.insert(place, rejected(DuplicateRecord("taken")))
+        return outcomes
+
+    adapter.apply = refusing  # type: ignore[method-assign]
+
+
 def files_in(path: Path, pattern: str) -> list[Path]:
     return sorted(path.glob(pattern))
 
@@ -203,22 +218,21 @@ async def test_what_a_replica_refuses_for_good_becomes_a_dead_letter(tmp_path: P
     good, bad = country("good", version=clock.next()), country("bad", version=clock.next())
     await die_with_a_mark(tmp_path, {"Country": mark})
     async with stage(tmp_path, replica=True, late_writes=LATE) as it:
-        adapter = it.backends["replica"].adapter
-        apply = adapter.apply
-
-        async def refuse(operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:
-            outcomes = list(await apply([each for each in operations if each.key.id != "bad"], mode))
-            for place, operation in enumerate(operations):
-                if operation.key.id == "bad":
-                    outcomes.insert(place, rejected(DuplicateRecord("taken")))
-            return outcomes
-
-        adapter.apply = refuse  # type: ignore[method-assign]
+        refuse(it, "replica", "bad")
         await put(it, "primary", good, bad)
         await it.until(lambda: it.seen(DeadLettered))
         (letter,) = it.seen(DeadLettered)
         assert (letter.backend, letter.key.id) == ("replica", "bad")
         assert await stored(it, "replica", "good") is not None
+
+
+async def test_what_a_replica_refuses_in_a_live_write_becomes_a_dead_letter(tmp_path: Path) -> None:
+    async with stage(tmp_path, replica=True) as it:
+        refuse(it, "replica", "bad")
+        await it.countries.create(Country(id="good", name="x"))
+        await it.countries.create(Country(id="bad", name="x"))
+        await it.until(lambda: it.seen(DeadLettered))
+        assert [(each.backend, each.key.id) for each in it.seen(DeadLettered)] == [("replica", "bad")]
 
 
 async def test_a_primary_that_cannot_list_its_records_is_not_asked_for_ever(
