@@ -304,7 +304,7 @@ class DaoManager:
             self.plan_of,
             [self._mappers[name].schema for name in models or self._mappers],
             owed or LiveJournal(self.journal, self._debts),
-            options or Options(settle=self.settings.timeout + 1),
+            options or Options(settle=self.settings.timeout + 1, fresh=self.settings.create_tables),
             wall=self.settings.wall,
         )
 

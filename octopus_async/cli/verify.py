@@ -79,6 +79,7 @@ def command(  # noqa: PLR0913 - the options of the command line
         primary_wins=primary_wins,
         settle=settings.timeout + _MARGIN if settle is None else settle,
         described=show,
+        fresh=settings.create_tables,
     )
     run = _Verification(settings, kinds_in(models), model or [], options, resume)
     try:

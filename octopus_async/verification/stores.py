@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import NamedTuple, TypeVar
 
 from octopus_async.backend import DeadLetter
-from octopus_async.errors import Unavailable
+from octopus_async.errors import SchemaMismatch, Unavailable
 from octopus_async.guard import Guard
 from octopus_async.record import Key, Record
 from octopus_async.schema import Schema
@@ -86,8 +86,8 @@ class Stores:
                     async for page in scan:
                         beyond, pauses = page[-1], list(_PAUSES)
                         yield page
-            except Unavailable:
-                if not pauses:
+            except Unavailable as error:
+                if not pauses or isinstance(error, SchemaMismatch):
                     raise
                 await asyncio.sleep(pauses.pop(0))
             else:
@@ -141,6 +141,8 @@ async def _insistently(call: Callable[[], Awaitable[T]]) -> T:
     for pause in _PAUSES:
         try:
             return await call()
+        except SchemaMismatch:
+            raise
         except Unavailable:
             await asyncio.sleep(pause)
     return await call()

@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import blake2b
 
 from octopus_async.clock import is_version
-from octopus_async.errors import ConfigurationError
+from octopus_async.errors import ConfigurationError, SchemaMismatch
 from octopus_async.guard import Guard
 from octopus_async.record import Key, Record
 from octopus_async.schema import Schema
@@ -25,7 +26,7 @@ from octopus_async.verification.stores import Stores, Suspect
 from octopus_async.verification.suspicion import Suspicion
 
 _MOST_SUSPECTS = 500
-_EVERY = 1.0
+_EVERY = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Options:
             service's operations, and something more.
         described: how many divergences are described; all are counted.
         batch: how many records are looked up at a time.
+        fresh: the service makes tables at a model's first use: there may be none yet.
         skip: names of backends to leave out, and why.
     """
 
@@ -51,6 +53,7 @@ class Options:
     settle: float = 6.0
     described: int = 100
     batch: int = 500
+    fresh: bool = False
     skip: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -133,14 +136,25 @@ class Verifier:
         """
         state = state or self.state()
         await self._owed.look()
+        lengths: dict[str, int] = {}
         while state.step < len(state.steps):
             model, backend = state.steps[state.step]
-            await _Walk(self, model, backend, state, keep).run(tell)
+            try:
+                walk = _Walk(self, model, backend, state, keep)
+                read = await walk.run(partial(tell, model, backend), lengths.get(model))
+                lengths.setdefault(model, read)
+            except SchemaMismatch as error:
+                self._note(state.report, model, backend, error)
             state.step, state.position = state.step + 1, None
             keep(state)
         await self._owed.look()
         state.report.pending = {name: number for name, number in self._owed.pending().items() if number}
         return state.report
+
+    def _note(self, report: Report, model: str, walked: str, error: SchemaMismatch) -> None:
+        """A model whose table does not fit keeps no other from being compared."""
+        notes = report.skipped if self.options.fresh and error.backend == walked else report.unasked
+        notes[f"{error.backend}, {model}"] = str(error)
 
     def stores(self, model: str, report: Report) -> Stores:
         """The backends of a model that are compared."""
@@ -183,22 +197,24 @@ class _Walk:
         self._suspicion = verifier.suspicion(self._report)
         self._suspects: set[Suspect] = set()
 
-    async def run(self, tell: Callable[[str, str, int, int | None], None]) -> None:
+    async def run(self, tell: Callable[[int, int | None], None], length: int | None) -> int:
+        """Walk to the end, which is about ``length`` records away; gives how many were read."""
         state, stores, loop = self._state, self._stores, asyncio.get_running_loop()
-        model, read, kept = stores.schema.model, 0, loop.time()
-        beyond = None if state.position is None else state.position.as_record(model)
+        read, kept = 0, -math.inf
+        beyond = None if state.position is None else state.position.as_record(stores.schema.model)
         pages = stores.pages(self._backend, state.since, self._options.batch, beyond)
         async with aclosing(pages):
             async for page in pages:
                 await self._compare([record for record in page if self._is_chosen(record.key)])
                 read += len(page)
-                tell(model, self._backend, read, None)
+                tell(read, None if length is None else max(length, read))
                 if len(self._suspects) >= _MOST_SUSPECTS or loop.time() - kept > _EVERY:
                     await self._settle()
                     state.position = Position.of(page[-1])
                     self._keep(state)
                     kept = loop.time()
         await self._settle()
+        return read
 
     def _is_chosen(self, key: Key) -> bool:
         fraction = self._state.fraction
