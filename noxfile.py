@@ -88,6 +88,13 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def crash(session: nox.Session) -> None:
+    """Kill and cut the power of the journal: how many processes are killed (default 10000)."""
+    _install(session, "test")
+    session.run("python", "-m", "tests.crash", *session.posargs)
+
+
+@nox.session
 def benchmarks(session: nox.Session) -> None:
     """Measure the library beside the drivers by hand; arguments: --quick, --json FILE."""
     _install(session, "test")
