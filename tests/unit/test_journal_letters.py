@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from octopus_async.errors import (
     RecordNotFound,
     RecordRejected,
 )
+from octopus_async.events import Events
 from octopus_async.journal import FileJournal
 from octopus_async.journal.letters import Letter
 from octopus_async.record import Kind
@@ -343,3 +345,24 @@ async def test_a_delete_is_a_dead_letter_like_any_other(journal: FileJournal) ->
     (letter,) = journal.dead_letters()
     assert letter.operation == operation
     assert letter.operation.kind is Kind.DELETE
+
+
+async def test_no_crash_leaves_a_replica_what_its_primary_has_refused(tmp_path: Path) -> None:
+    journal = FileJournal(tmp_path / "j")
+    await journal.open(Events())
+    await journal.append(create("a"), [PRIMARY, REPLICA])
+    await journal.append(update("a"), [PRIMARY, REPLICA])
+    (run,) = journal.runs(PRIMARY, 10)
+    await journal.bury(PRIMARY, run, "taken", "DuplicateRecord", spare=[REPLICA])
+    assert journal.owes(PRIMARY) == journal.owes(REPLICA) == 0
+    assert len(journal.dead_letters()) == 2
+    await crash(journal)
+    (segment,) = (tmp_path / "j").glob("writer-*/000001.jsonl")
+    lines = segment.read_bytes().splitlines(keepends=True)
+    for kept in range(3, len(lines) + 1):
+        copy = tmp_path / f"{kept}"
+        shutil.copytree(tmp_path / "j", copy)
+        (copy / segment.relative_to(tmp_path / "j")).write_bytes(b"".join(lines[:kept]))
+        async with opened(copy) as journal:
+            refused = {letter.sequence for letter in journal.dead_letters()}
+            assert not refused & {number for each in journal.runs(REPLICA, 10) for number in each.sequences}
