@@ -82,6 +82,7 @@ class SQLiteAdapter(SQLAdapter):
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
         self._timeout = timeout
+        self._closings: set[asyncio.Future[None]] = set()
         self._writer: Lanes | None = None
         self._readers: Lanes | None = None
 
@@ -129,10 +130,17 @@ class SQLiteAdapter(SQLAdapter):
             await self.ping()  # what can't be written may be readable
 
     async def close(self) -> None:
-        """Give up what is running and close all connections, within a few seconds."""
+        """Give up what is running and close all connections, within a few seconds.
+
+        A cancelled caller stops waiting, and nothing else: a connection that is left open is a thread.
+        """
         lanes = [lanes for lanes in (self._writer, self._readers) if lanes is not None]
         self._writer = self._readers = None
-        await asyncio.gather(*(lane.close(_CLOSE_SECONDS) for lane in lanes))
+        for lane in lanes:
+            closing = asyncio.ensure_future(lane.close(_CLOSE_SECONDS))
+            self._closings.add(closing)
+            closing.add_done_callback(self._closings.discard)
+        await asyncio.shield(asyncio.gather(*self._closings))
 
     def _set_up_writer(self, raw: sqlite3.Connection, job: Job) -> None:
         # In another journal mode readers would keep the writer out.

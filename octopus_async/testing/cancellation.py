@@ -1,12 +1,18 @@
-"""Cancels a call at one chosen await, so that a test can go through all of them in turn."""
+"""Cancels a call at one chosen await, so that a test can go through all of them in turn.
+
+And says what a process holds, so that the test can see that nothing was left behind.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import Callable, Coroutine, Generator
+from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 
 class Moment(Enum):
@@ -79,3 +85,38 @@ async def cancel_at(call: Coroutine[Any, Any, object], step: int, moment: Moment
     if error is not None:
         raise error
     return driven.taken >= step
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What this process holds at one moment: the loop's tasks, threads, and open descriptors."""
+
+    tasks: int
+    threads: int
+    descriptors: int
+
+    @classmethod
+    def now(cls) -> Self:
+        """What it holds now."""
+        descriptors = len(os.listdir("/dev/fd"))  # noqa: PTH208 - it is no folder of files
+        return cls(len(asyncio.all_tasks()), threading.active_count(), descriptors)
+
+    def covers(self, other: Holdings) -> bool:
+        """Whether ``other`` is no more than this, in nothing."""
+        return (
+            other.tasks <= self.tasks
+            and other.threads <= self.threads
+            and other.descriptors <= self.descriptors
+        )
+
+    async def are_back(self, *, seconds: float = 5.0) -> Holdings:
+        """Wait until no more is held than this, as what was let go of may need a moment.
+
+        Returns:
+            What is held then, or after that time: compare it with `covers`.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while not self.covers(now := Holdings.now()) and loop.time() < until:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.01)
+        return now
