@@ -312,8 +312,16 @@ class Journal(Protocol):
         """Whether ``target`` may still refuse the newest operation of ``key`` that waits for it."""
         ...
 
-    def runs(self, target: str, limit: int, *, without: Collection[Key] = ()) -> Sequence[Run]:
+    def runs(self, target: str, limit: int) -> Sequence[Run]:
         """The oldest work owed to ``target``: one run for each of at most ``limit`` keys."""
+        ...
+
+    def set_aside(self, target: str, keys: Collection[Key], reason: str) -> None:
+        """Give ``target`` no run of these keys, which `runs` has just given, until `bring_back`."""
+        ...
+
+    def bring_back(self, target: str, reason: str, least: int) -> None:
+        """Give runs again of the first ``least`` keys, or a few more, set aside for that reason."""
         ...
 
     def settle(self, target: str, runs: Sequence[Run]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from octopus_async.backend import Backend, Journal, Run
@@ -30,7 +31,9 @@ _REJECTIONS_IN_A_ROW = 10
 _RETRY_AFTER = 0.2
 _RETRY_AT_MOST = 2.0
 _DEBTS_AT_ONCE = 500
-_LOOK_AHEAD = 4096
+_LOOK_AHEAD = 1024
+_EVERYTHING = sys.maxsize
+_FOR_PRIMARY = ""  # as the reason for setting a key aside; any other is the name of a model
 _BEFORE = 3600.0  # far longer than a write takes from its version to the journal
 _EXPIRED = "older than tombstones are kept: replaying it could bring a deleted record back"
 
@@ -89,7 +92,9 @@ class Replayer:
         self._wanted = asyncio.Event()
         self._limit = _FIRST_BATCH
         self._in_a_row = 0
-        self._skipped: set[Key] = set()
+        self._aside: set[str] = set()
+        self._unfit: set[str] = set()
+        self._passed_over = False
 
     def wake(self) -> None:
         """There may be work, or the backend may be writable again."""
@@ -121,19 +126,19 @@ class Replayer:
         start, applied, pause = loop.time(), 0, _RETRY_AFTER
         self._events.emit(ReplayStarted(self.backend.name, self._owed))
         while self._can_go_on():
-            began, skipped = loop.time(), len(self._skipped)
+            began, self._passed_over = loop.time(), False
             progressed = await self._replay_batch()
             seconds = loop.time() - began
             if progressed:
-                applied, pause = applied + progressed, _RETRY_AFTER
+                applied, pause = applied + progressed, 0.0
                 self._pace(seconds)
                 self._events.emit(ReplayProgressed(self.backend.name, applied, self._owed))
                 # Live calls get as much of the backend as the replay does.
                 await asyncio.sleep(seconds if self._busy() else 0)
-            elif len(self._skipped) == skipped:
-                self._skipped.clear()
+            elif not self._passed_over:
                 await asyncio.sleep(pause)
-                pause = min(_RETRY_AT_MOST, pause * 2)
+                pause = min(_RETRY_AT_MOST, pause * 2 or _RETRY_AFTER)
+                self._bring_back()
         if not self._owed:
             self._events.emit(ReplayFinished(self.backend.name, applied, loop.time() - start))
 
@@ -176,7 +181,7 @@ class Replayer:
         """The oldest runs whose keys nobody writes at this moment, their keys now held."""
         name, limit = self.backend.name, self._limit
         while True:
-            runs = self._journal.runs(name, limit, without=self._skipped)
+            runs = self._journal.runs(name, limit)
             taken, blocked = self._choose(runs)
             if taken or blocked or not runs:
                 break
@@ -188,7 +193,7 @@ class Replayer:
         # Only keys that are being written are left: get in line for one, so that it can leave too.
         key = blocked[0]
         await self._locks.acquire(key)
-        for run in self._journal.runs(name, limit, without=self._skipped):
+        for run in self._journal.runs(name, limit):
             if run.operation.key == key:
                 return [run]
         self._locks.release(key)
@@ -198,11 +203,13 @@ class Replayer:
         """The runs to replay now, their keys held, and the keys that others hold."""
         taken: list[Run] = []
         blocked: list[Key] = []
+        waiting: dict[str, list[Key]] = {}
         room = self.backend.capabilities.batch_bytes
         for run in runs:
             key = run.operation.key
-            if self._must_wait(key):
-                self._skipped.add(key)
+            reason = self._must_wait(key)
+            if reason is not None:
+                waiting.setdefault(reason, []).append(key)
             elif self._locks.try_acquire(key):
                 taken.append(run)
                 room -= len(run.operation.payload or b"")
@@ -210,14 +217,33 @@ class Replayer:
                     break
             else:
                 blocked.append(key)
+        for reason, keys in waiting.items():
+            self._set_aside(keys, reason)
         return taken, blocked
 
-    def _must_wait(self, key: Key) -> bool:
-        """Whether nobody knows the key's model yet, or its primary has to come first."""
+    def _must_wait(self, key: Key) -> str | None:
+        """Why a key has to wait: nobody knows its model yet, its table does not fit, the primary is first."""
         plan = self._plan_of(key.model)
-        if plan is None:
-            return True
-        return plan.primary is not self.backend and self._journal.owes_key(plan.primary.name, key)
+        if plan is None or key.model in self._unfit:
+            return key.model
+        first = plan.primary is not self.backend and self._journal.owes_key(plan.primary.name, key)
+        return _FOR_PRIMARY if first else None
+
+    def _set_aside(self, keys: Sequence[Key], reason: str) -> None:
+        """Keys that have to wait must not be looked at again and again: there may be a million of them."""
+        self._journal.set_aside(self.backend.name, keys, reason)
+        self._aside.add(reason)
+        self._passed_over = True
+
+    def _bring_back(self) -> None:
+        """Look again at what may wait no longer; the primary has a replica's oldest keys first."""
+        self._unfit.clear()
+        for reason in list(self._aside):
+            if reason == _FOR_PRIMARY:
+                self._journal.bring_back(self.backend.name, reason, _LOOK_AHEAD)
+            elif self._plan_of(reason) is not None:
+                self._aside.discard(reason)
+                self._journal.bring_back(self.backend.name, reason, _EVERYTHING)
 
     async def _conclude(self, runs: Sequence[Run], outcomes: Sequence[Outcome]) -> int:
         done: list[Run] = []
@@ -234,7 +260,8 @@ class Replayer:
                 buried += await self._reject(run, outcome.error)
             elif isinstance(outcome.error, Unavailable) and outcome.error.alive:
                 # This model's table does not fit: the others need not wait for it.
-                self._skipped.add(run.operation.key)
+                self._unfit.add(run.operation.key.model)
+                self._set_aside([run.operation.key], run.operation.key.model)
             elif outcome.status in NOT_TAKEN:
                 unwell = True
         if unwell:

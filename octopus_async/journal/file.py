@@ -225,10 +225,20 @@ class FileJournal:
         self._check()
         return self._overlay.doubts(target, key_bytes(key))
 
-    def runs(self, target: str, limit: int, *, without: Collection[Key] = ()) -> Sequence[Run]:
+    def runs(self, target: str, limit: int) -> Sequence[Run]:
         """See `Journal.runs`."""
         self._check()
-        return self._overlay.runs(target, limit, [key_bytes(key) for key in without])
+        return self._overlay.runs(target, limit)
+
+    def set_aside(self, target: str, keys: Collection[Key], reason: str) -> None:
+        """See `Journal.set_aside`."""
+        self._check()
+        self._overlay.set_aside(target, map(key_bytes, keys), reason)
+
+    def bring_back(self, target: str, reason: str, least: int) -> None:
+        """See `Journal.bring_back`."""
+        self._check()
+        self._overlay.bring_back(target, reason, least)
 
     def settle(self, target: str, runs: Sequence[Run]) -> None:
         """See `Journal.settle`."""

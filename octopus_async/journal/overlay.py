@@ -7,7 +7,7 @@ entry is one byte string and four bytes in an array; what entries have in common
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TypeAlias
 
@@ -46,12 +46,14 @@ _MOST_IN_RUN = 4096
 class _Target:
     """What one target has not applied: how many entries, and of which keys, as they came to be owed.
 
-    A key leaves the queue when it comes to the front and is owed no more.
+    A key leaves the queue when it comes to the front and is owed no more. Those that are set aside
+    wait in queues of their own, by the reason for it.
     """
 
-    __slots__ = ("owed", "queue")
+    __slots__ = ("aside", "owed", "queue")
 
     def __init__(self) -> None:
+        self.aside: dict[str, KeyQueue] = {}
         self.owed = 0
         self.queue = KeyQueue()
 
@@ -141,9 +143,9 @@ class Overlay:
             if target in traits.targets:
                 yield Pending(blob, traits)
 
-    def runs(self, target: str, limit: int, without: Collection[bytes] = ()) -> list[Run]:
+    def runs(self, target: str, limit: int) -> list[Run]:
         """The oldest work owed to ``target``: one run for each of at most ``limit`` keys."""
-        queue, passed, seen = self._target(target).queue, list[bytes](), set(without)
+        queue, passed, seen = self._target(target).queue, list[bytes](), set[bytes]()
         runs: list[Run] = []
         while queue and len(runs) < limit:
             key = queue.take()
@@ -160,6 +162,28 @@ class Overlay:
                     runs.append(coalesce(key, islice(self.entries(key, target), _MOST_IN_RUN)))
         queue.put_back(passed)
         return runs
+
+    def set_aside(self, target: str, keys: Iterable[bytes], reason: str) -> None:
+        """Give no run of these, which `runs` has just given, until they are brought back."""
+        known, passed = self._target(target), list[bytes]()
+        aside = known.aside.setdefault(reason, KeyQueue())
+        left = {key for key in keys if self.owes_key(target, key)}
+        while left and known.queue:
+            key = known.queue.take()
+            if key in left:
+                left.discard(key)
+                aside.put(key)
+            else:
+                passed.append(key)
+        known.queue.put_back(passed)
+
+    def bring_back(self, target: str, reason: str, least: int) -> None:
+        """Give runs of the first ``least`` keys, or a few more, that were set aside for that reason."""
+        known = self._target(target)
+        if reason in known.aside:
+            known.queue.take_over(known.aside[reason], least)
+            if not known.aside[reason]:
+                del known.aside[reason]
 
     def finish(self, target: str, key: bytes, sequences: Iterable[int]) -> list[int]:
         """``target`` owes entries of a key no longer; gives those of them that it did owe."""
@@ -215,16 +239,22 @@ class Overlay:
 
     def oldest(self) -> float | None:
         """When the oldest pending entry was journalled, seconds since 1970."""
-        heads: list[float] = []
-        for name, target in self._targets.items():
-            while target.queue:
-                key = target.queue.take()
-                first = next(self.entries(key, name), None)
-                if first is not None:
-                    target.queue.put_back([key])
-                    heads.append(at_of(first.blob))
-                    break
+        heads = [
+            head
+            for name, target in self._targets.items()
+            for queue in (target.queue, *target.aside.values())
+            if (head := self._head(name, queue)) is not None
+        ]
         return min(heads, default=None)
+
+    def _head(self, target: str, queue: KeyQueue) -> float | None:
+        while queue:
+            key = queue.take()
+            first = next(self.entries(key, target), None)
+            if first is not None:
+                queue.put_back([key])
+                return at_of(first.blob)
+        return None
 
     def all(self) -> Iterator[tuple[bytes, Pending]]:
         """Everything pending, in no order."""

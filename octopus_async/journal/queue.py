@@ -44,6 +44,23 @@ class KeyQueue:
             self._front = list(reversed(self._chunks.popleft()))
         return self._front.pop()
 
+    def take_over(self, other: KeyQueue, least: int) -> None:
+        """Move the first keys of another queue to the beginning of this one: ``least``, or a few more."""
+        moved: list[tuple[bytes, ...]] = []
+        while other and least > 0:
+            if other._front:
+                chunk, other._front = tuple(reversed(other._front)), []
+            elif other._chunks:
+                chunk = other._chunks.popleft()
+            else:
+                chunk, other._back = tuple(other._back), []
+            moved.append(chunk)
+            least -= len(chunk)
+        if self._front:
+            self._chunks.appendleft(tuple(reversed(self._front)))
+            self._front = []
+        self._chunks.extendleft(reversed(moved))
+
     def put_back(self, keys: Sequence[bytes]) -> None:
         """Add at the beginning, the first of ``keys`` first."""
         self._front.extend(reversed(keys))

@@ -119,12 +119,48 @@ def test_no_more_runs_are_given_than_were_asked_for(shelf: Shelf) -> None:
     assert [run.operation.key.id for run in shelf.overlay.runs(PRIMARY, 2)] == ["a", "b"]
 
 
-def test_keys_can_be_left_out(shelf: Shelf) -> None:
-    for name in "abc":
+def test_keys_can_be_set_aside_until_they_are_brought_back_in_order(shelf: Shelf) -> None:
+    def ids() -> list[str]:
+        return [run.operation.key.id for run in shelf.overlay.runs(PRIMARY, 9)]
+
+    for name in "abcde":
+        shelf.put(create(name), at=float(ord(name)))
+    shelf.overlay.set_aside(PRIMARY, [key_bytes(key("a")), key_bytes(key("c"))], "reason")
+    shelf.overlay.set_aside(PRIMARY, [key_bytes(key("b"))], "another")
+    shelf.put(update("a", title="while it is aside"))
+    assert ids() == ["d", "e"]
+    assert shelf.overlay.oldest() == ord("a")
+    shelf.overlay.bring_back(PRIMARY, "reason", 9)
+    assert ids() == ["a", "c", "d", "e"]
+    shelf.overlay.bring_back(PRIMARY, "another", 9)
+    shelf.overlay.bring_back(PRIMARY, "another", 9)
+    assert ids() == ["b", "a", "c", "d", "e"]
+
+
+def test_what_was_set_aside_comes_back_in_parts(shelf: Shelf) -> None:
+    names = [f"{number:05}" for number in range(5000)]
+    for name in names:
         shelf.put(create(name))
-    runs = shelf.overlay.runs(PRIMARY, 2, [key_bytes(key("a"))])
-    assert [run.operation.key.id for run in runs] == ["b", "c"]
-    assert shelf.run().operation.key.id == "a"
+    shelf.overlay.set_aside(PRIMARY, [key_bytes(key(name)) for name in names], "reason")
+    found = []
+    while len(found) < len(names):
+        assert shelf.overlay.runs(PRIMARY, 1) == []
+        shelf.overlay.bring_back(PRIMARY, "reason", 100)
+        runs = shelf.overlay.runs(PRIMARY, 10_000)
+        assert 100 <= len(runs) <= 1200
+        found += [run.operation.key.id for run in runs]
+        for run in runs:
+            shelf.settle(run)
+    assert found == names
+
+
+def test_a_key_that_is_owed_no_more_is_not_looked_for_when_it_is_set_aside(shelf: Shelf) -> None:
+    for name in "ab":
+        shelf.put(create(name))
+    shelf.settle(shelf.run())
+    shelf.overlay.set_aside(PRIMARY, [key_bytes(key("a"))], "reason")
+    shelf.overlay.bring_back(PRIMARY, "reason", 9)
+    assert [run.operation.key.id for run in shelf.overlay.runs(PRIMARY, 9)] == ["b"]
 
 
 def test_a_key_that_is_written_again_after_it_was_settled_is_owed_again(shelf: Shelf) -> None:

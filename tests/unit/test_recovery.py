@@ -11,8 +11,9 @@ import pytest
 
 from octopus_async import BackendFailed, DuplicateRecord, JournalError, Model, SchemaMismatch, State
 from octopus_async.adapters.memory import MemoryAdapter
-from octopus_async.backend import Capabilities
+from octopus_async.backend import Capabilities, Run
 from octopus_async.events import DeadLettered, ReplayFinished, ReplayPaused, ReplayProgressed
+from octopus_async.journal.overlay import Overlay
 from octopus_async.record import Key, Mode, Operation, Outcome, failed, rejected
 from octopus_async.testing.contract.subject import eventually
 from octopus_async.testing.faulty import Fault
@@ -281,6 +282,32 @@ async def test_a_model_that_nobody_asked_for_yet_waits_and_blocks_no_other(
         await eventually(lambda: it.manager.statistics().journal.pending == count)  # type: ignore[union-attr]
         assert await it.title("primary", book) == "one"
         it.manager.dao(Author)
+        await it.drained()
+
+
+async def test_what_has_to_wait_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with stage(tmp_path, cache=False) as it:
+        away(it)
+        await it.manager.dao(Author).create_many(Author(name=str(number)) for number in range(5000))
+        await it.countries.create_many(countries(300))
+        looked: list[int] = []
+        runs = Overlay.runs
+
+        def count(overlay: Overlay, target: str, limit: int) -> list[Run]:
+            found = runs(overlay, target, limit)
+            looked.extend(1 for run in found if run.operation.key.model == "Author")
+            return found
+
+        monkeypatch.setattr(Overlay, "runs", count)
+        plan_of = it.manager._replayers["primary"]._plan_of
+        known = False
+        it.manager._replayers["primary"]._plan_of = lambda model: (
+            plan_of(model) if known or model != "Author" else None
+        )
+        back(it)
+        await it.until(lambda: it.manager.statistics().journal.pending == 5000)  # type: ignore[union-attr]
+        assert len(looked) <= 2 * 5000
+        known = True
         await it.drained()
 
 
