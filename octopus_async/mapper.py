@@ -147,7 +147,8 @@ class Mapper(Generic[M]):
 
     def may_be_refused(self, model: M) -> bool:
         """Whether the primary has a reason to refuse a create of this model."""
-        return self.schema.constrained or not id_was_generated(model)
+        known = bool(stamp_of(model).version) or not id_was_generated(model)
+        return known or self.schema.constrained
 
     def stamp(self, model: M) -> Stamp:
         """What is known of the model's stored record."""

@@ -140,7 +140,9 @@ class Writer:
             attempt.outcomes[plan.primary.name] = outcome
             if outcome.status is Status.SUPERSEDED:
                 self._versions.overtaken(outcome.stored, plan.primary.name)
-                continue
+                # Nobody knows a new id but from a cache that was told at once: who deleted it saw it first.
+                if draft.kind is not Kind.CREATE or draft.may_conflict:
+                    continue
             if outcome.status is Status.REJECTED:
                 # In an outage the next write would otherwise be issued behind what has been seen.
                 self._versions.overtaken(outcome.stored, plan.primary.name)

@@ -251,3 +251,35 @@ async def test_a_cache_is_told_of_a_dead_letter_before_the_journal_lets_go_of_it
         await drained(octopus)
         [left] = await values.read([KEY])
         assert not isinstance(left, Record)
+
+
+async def test_a_record_that_was_seen_and_deleted_before_its_create_arrived_stays_deleted() -> None:
+    """Seed 1048: found superseded by the tombstone, the create was issued again and brought it back."""
+    shared, cache = MemoryAdapter(durable=True, name="primary"), MemoryAdapter(name="cache")
+    slow = FaultyAdapter(shared, delay=0.2)
+    async with DaoManager([shared, cache]) as other, DaoManager([slow, cache]) as octopus:
+        slow.writes = Fault.SLOW
+        note = Note(text="short-lived")
+        creating = asyncio.ensure_future(octopus.dao(Note).create(note))
+        async with asyncio.timeout(10):
+            while await other.dao(Note).read(note.id) is None:  # noqa: ASYNC110 - a cache announces nothing
+                await asyncio.sleep(0.001)
+        deleted = await other.dao(Note).delete(note.id)
+        receipt = await creating
+        assert receipt.version < deleted.version
+        assert await octopus.dao(Note).read(note.id) is None
+        assert await other.dao(Note).read(note.id) is None
+
+
+async def test_a_record_that_was_deleted_can_be_created_again_from_a_clock_that_is_behind() -> None:
+    """The same object: its id is not new any more, and the tombstone is one that was known."""
+    shared = MemoryAdapter(durable=True, name="primary")
+    async with (
+        DaoManager([shared], wall=lambda: time.time() + 5.0) as ahead,
+        DaoManager([shared]) as octopus,
+    ):
+        note = Note(text="again")
+        await octopus.dao(Note).create(note)
+        deleted = await ahead.dao(Note).delete(note.id)
+        assert (await octopus.dao(Note).create(note)).version > deleted.version
+        assert await octopus.dao(Note).read(note.id) is not None
