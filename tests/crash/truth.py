@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,9 @@ from tests.crash.zygote import Said
 
 TORN = "cut short"
 """The damage that a killed process may leave: a write that was not finished."""
+
+
+_PROMISES = {"appended", "united", "buried", "reserved", "done"}
 
 
 @dataclass
@@ -49,9 +53,16 @@ class Truth:
     ceiling: int = 0
     shelf: Shelf = field(default_factory=Shelf)
 
-    def hear(self, said: Said) -> None:
-        """Take in what a life has said, in the order in which it was said."""
-        for what, *words in said:
+    def hear(self, said: Said, *, promised: int = sys.maxsize) -> None:
+        """Take in what a life has said, in the order in which it was said.
+
+        Parameters:
+            said: its lines.
+            promised: in so many of them promises count; what was promised later reached nobody.
+        """
+        for place, (what, *words) in enumerate(said):
+            if place >= promised and what in _PROMISES:
+                continue
             getattr(self, f"_{what}", lambda *_: None)(*words)
 
     def begin_anew(self) -> None:

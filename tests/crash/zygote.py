@@ -185,6 +185,12 @@ class Life:
             if not self._listen(max(0.0, until - time.monotonic())):
                 return
 
+    def lines_until_now(self) -> int:
+        """How many lines it has said by now."""
+        while select.select([self.pipe], [], [], 0)[0] and self._listen(0):
+            pass
+        return self._heard.count(b"\n")
+
     def kill(self) -> None:
         """Kill it now."""
         self.killed = True
