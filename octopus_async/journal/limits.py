@@ -29,6 +29,7 @@ class Limits:
         self._wall = wall
         self._looked = -math.inf
         self._oldest = math.inf
+        self._target = ""
 
     def admit(self, size: int, overlay: Overlay) -> None:
         """Raise JournalFull if nothing more is to be taken; ``size`` is the bytes of all files."""
@@ -39,11 +40,11 @@ class Limits:
             )
         now = self._wall()
         if not self._looked <= now < self._looked + _LOOK_EVERY:
-            oldest = overlay.oldest()
-            self._looked, self._oldest = now, math.inf if oldest is None else oldest
+            self._looked = now
+            self._oldest, self._target = overlay.oldest_of() or (math.inf, "")
         if now - self._oldest > self._max_age:
             raise JournalFull(
-                f"an entry of the journal {self._path} waits for {now - self._oldest:.0f} seconds,"
-                f" and max_age is {self._max_age:.0f}: nothing was dropped. Bring back the backend"
-                " that it waits for, or raise max_age"
+                f"an entry of the journal {self._path} has waited {now - self._oldest:.0f} seconds for"
+                f" {self._target}, and max_age is {self._max_age:.0f}: nothing was dropped. Bring back"
+                f" {self._target}, or raise max_age"
             )

@@ -239,8 +239,13 @@ class Overlay:
 
     def oldest(self) -> float | None:
         """When the oldest pending entry was journalled, seconds since 1970."""
+        oldest = self.oldest_of()
+        return None if oldest is None else oldest[0]
+
+    def oldest_of(self) -> tuple[float, str] | None:
+        """The same, and who has not applied it yet; None where nothing is pending."""
         heads = [
-            head
+            (head, name)
             for name, target in self._targets.items()
             for queue in (target.queue, *target.aside.values())
             if (head := self._head(name, queue)) is not None

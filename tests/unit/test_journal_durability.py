@@ -306,7 +306,7 @@ async def test_j11_while_an_entry_is_too_old_writes_are_refused(tmp_path: Path) 
         now[0] += 59
         await journal.append(create("b"), [PRIMARY])
         now[0] += 2
-        with pytest.raises(JournalFull, match="max_age is 60"):
+        with pytest.raises(JournalFull, match=f"has waited 61 seconds for {PRIMARY}, and max_age is 60"):
             await journal.append(create("c"), [PRIMARY])
         assert journal.statistics().oldest_age == pytest.approx(61)
         journal.settle(PRIMARY, journal.runs(PRIMARY, 1))
