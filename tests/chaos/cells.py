@@ -215,15 +215,15 @@ class Run:
     async def _with(self, manager: DaoManager) -> None:
         if self._cell.when is When.IDLE:
             async with self._loaded(manager):
-                await asyncio.sleep(0.5)
+                await self._worked()
             await asyncio.sleep(0.3)  # until caches have what the last writes and reads left for them
             await self._struck()
             async with self._loaded(manager):
                 await self._recovered(manager)
-                await asyncio.sleep(0.5)
+                await self._worked()
         else:
             async with self._loaded(manager):
-                await asyncio.sleep(0.5)
+                await self._worked()
                 if self._cell.when is When.REPLAYING:
                     await self._until_replaying()
                 self._blind = self._blind or self._cell.blind
@@ -237,6 +237,13 @@ class Run:
             for letter in manager.journal.dead_letters()  # type: ignore[union-attr]
         ]
         await self._looked_up_again(manager)
+
+    async def _worked(self) -> None:
+        """Let the load run for a while, and on a slow machine for as long as it takes to do anything."""
+        acknowledged = self._ledger.fates
+        enough = acknowledged[Fate.ACKNOWLEDGED] + _ENOUGH
+        await asyncio.sleep(0.5)
+        await self._until(lambda: acknowledged[Fate.ACKNOWLEDGED] >= enough)
 
     async def _until_replaying(self) -> None:
         self._blind = True
@@ -254,6 +261,11 @@ class Run:
         if middle:
             await room.do("middle", fault)
         await asyncio.sleep(seconds / 2)
+        if self._cell.needs_small_disk and self._cell.when is not When.IDLE:
+            journalled = self._ledger.journalled
+            await self._until(
+                lambda: self._ledger.journalled > journalled
+            )  # there was room in pages half full
         await room.do("heal", fault)
 
     async def _recovered(self, manager: DaoManager) -> None:

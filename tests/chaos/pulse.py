@@ -1,13 +1,14 @@
 """How late things are in an event loop, less what the machine itself is to blame for.
 
 While a thread of ours could run and the machine gave it no processor, nobody could have been in time.
-Linux counts that time for each thread (Documentation/scheduler/sched-stats.rst); where it does not tell,
-nothing is forgiven.
+Linux counts that time for each thread (Documentation/scheduler/sched-stats.rst), and what a hypervisor took
+from the machine as a whole (proc_stat(5), steal); where it does not tell, nothing is forgiven.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from bisect import bisect_right
 from collections.abc import Awaitable
 from contextlib import suppress
@@ -16,6 +17,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 _TICK = 0.01
+_TICKS = os.sysconf("SC_CLK_TCK")
+_STEAL = 8  # its column in the first line
 
 
 class Pulse:
@@ -82,4 +85,11 @@ class _Queue:
                 waited = int((thread / "schedstat").read_text().split()[1])
                 self._total += waited - self._known.get(thread.name, waited)
                 self._known[thread.name] = waited
-        return self._total / 1e9
+        return self._total / 1e9 + _stolen()
+
+
+def _stolen() -> float:
+    """For how many seconds a hypervisor ran somebody else on our processors, since the machine started."""
+    with suppress(OSError, IndexError), Path("/proc/stat").open() as lines:
+        return int(lines.readline().split()[_STEAL]) / _TICKS
+    return 0.0
