@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from octopus_async import (
     Status,
     WriteUnavailable,
 )
-from octopus_async.clock import Clock
+from octopus_async.clock import Clock, encode_version
 from octopus_async.errors import JournalFull
 from octopus_async.events import DeadLettered, WriteJournalled
 from octopus_async.mapper import Mapper
@@ -282,6 +283,19 @@ async def test_an_update_behind_a_new_record_in_the_journal_is_one_of_that_recor
         async with asyncio.timeout(5):
             await receipt.settled()
         assert (await it.held("primary", late) or {})["name"] == "late"
+
+
+async def test_a_new_record_that_another_process_saw_and_deleted_does_not_come_back(tmp_path: Path) -> None:
+    """Simulation seeds 1048 and 4342: the cache had the create before the primary, and a reader with it."""
+    async with stage(tmp_path) as it:
+        book = Book(title="seen")
+        later = Clock()
+        later.observe(encode_version(int(time.time() * 1000) + 1000, 0, 0))
+        deletion = Operation(Kind.DELETE, Mapper(Book).key_of(book), later.next(), "")
+        await it.primary.adapter.apply([deletion], Mode.LIVE)
+        receipt = await it.books.create(book)
+        assert receipt.version < deletion.version
+        assert await it.title("primary", book) is None
 
 
 async def test_a_conflict_found_at_replay_is_a_dead_letter_an_event_and_raised_by_settled(
