@@ -44,7 +44,8 @@ COLUMNS = """\
 SELECT n.name, a.attname, format_type(a.atttypid, -1), c.relkind::text,
        c.relhastriggers OR c.relhasrules OR c.relrowsecurity,
        coalesce(l.collisdeterministic, true),
-       CASE l.collname WHEN 'default' THEN d.datcollate ELSE l.collname END,
+       CASE WHEN l.collname <> 'default' THEN l.collname
+            WHEN to_jsonb(d) ->> 'datlocprovider' = 'i' THEN 'icu' ELSE d.datcollate END,
        EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid
                AND i.indpred IS NULL AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum)
 FROM unnest($1::text[]) AS n (name)

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
 from pathlib import Path
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from octopus_async.adapters._mysql_pool import Connection, Pool
 from octopus_async.adapters.mysql import MySQLAdapter
 from octopus_async.record import APPLIED
 from octopus_async.testing.servers import Installation, MariaDBServer
 from octopus_async.url import BackendURL
+from tests.adversity.certificate import write_certificate
 from tests.contract.sql import BOOK, Books, MySQLDatabase
 
 
@@ -78,24 +72,7 @@ class TLSServer(MariaDBServer):
 
     def _prepare(self, installation: Installation) -> None:
         super()._prepare(installation)
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "octopus test")])
-        address = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))])
-        now = datetime.now(UTC)
-        certificate = (
-            x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(hours=1))
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(address, critical=False)
-            .sign(key, hashes.SHA256())
-        )
-        pem = serialization.Encoding.PEM
-        (self.folder / "certificate.pem").write_bytes(certificate.public_bytes(pem))
-        private = key.private_bytes(
-            pem, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
-        )
-        (self.folder / "key.pem").write_bytes(private)
+        write_certificate(self.folder)
 
     def _command(self, program: Path) -> list[str]:
         files = [f"--ssl-cert={self.certificate}", f"--ssl-key={self.folder}/key.pem"]
