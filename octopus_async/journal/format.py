@@ -291,7 +291,8 @@ def decode_header(body: bytes) -> Header | None:
         members["keeps"] = {int(number): _decode_kept(kept) for number, kept in members["keeps"].items()}
         dead = members["dead"]
         members["dead"] = None if dead is None else [number_of(entry) for entry in dead]
-        return Header(**{**members, "writer": str(members["writer"])})
+        members["writer"] = str(members["writer"])
+        return Header(**members)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
 
