@@ -11,7 +11,7 @@ from octopus_async.cachevalue import EMPTY, Cell, cell_of
 from octopus_async.record import Key, Kind, Miss, Operation, Outcome, Record
 from octopus_async.strategies.debts import CacheDebts
 from octopus_async.strategies.reader import Reader
-from octopus_async.testing.simulation import server
+from octopus_async.testing.simulation import cacheserver
 
 # A mutation reaches into what is private: that is where bugs are.
 # ruff: noqa: SLF001
@@ -27,7 +27,7 @@ def cached_tombstone_forgotten() -> None:
         return outcome, EMPTY if operation.kind is Kind.DELETE and after is not cell else after
 
     octopus_async.adapters.memory.settle = settle  # type: ignore[attr-defined]
-    server.settle = settle  # type: ignore[attr-defined]
+    cacheserver.settle = settle  # type: ignore[attr-defined]
 
 
 def lease_ignored() -> None:

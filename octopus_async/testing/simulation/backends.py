@@ -8,7 +8,8 @@ from octopus_async.backend import Answer, Capabilities
 from octopus_async.errors import BackendRefused
 from octopus_async.record import Key, Miss, Mode, Operation, Outcome, Record
 from octopus_async.schema import Schema
-from octopus_async.testing.simulation.server import CacheServer, DatabaseServer
+from octopus_async.testing.simulation.cacheserver import CacheServer
+from octopus_async.testing.simulation.server import DatabaseServer
 
 
 class SimulatedDatabase:
@@ -70,10 +71,10 @@ class SimulatedDatabase:
     ) -> AsyncIterator[Record]:
         """All of a model's records of versions above ``after``, in batches."""
         self._check_open()
-        start = after if beyond is None else max(after, beyond.version)
+        above = after if beyond is None else max(after, beyond.version)
         chosen = await self.server.call(
             lambda: sorted(
-                (row for key, row in self.server.rows.items() if key.model == model and row.version > start),
+                (row for key, row in self.server.rows.items() if key.model == model and row.version > above),
                 key=lambda row: row.version,
             )
         )

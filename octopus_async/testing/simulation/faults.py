@@ -6,10 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from octopus_async.testing.simulation.cacheserver import CacheServer
 from octopus_async.testing.simulation.fork import fork
 from octopus_async.testing.simulation.loop import Process
 from octopus_async.testing.simulation.scenario import CACHE, DISK, PATIENCE, PRIMARY, Fault
-from octopus_async.testing.simulation.server import CacheServer, Server
+from octopus_async.testing.simulation.server import Server
 
 if TYPE_CHECKING:
     from octopus_async.testing.simulation.world import Slot, World

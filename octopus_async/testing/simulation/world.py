@@ -28,6 +28,7 @@ from octopus_async.record import Key
 from octopus_async.strategies.plan import Acknowledge, Order
 from octopus_async.strategies.read import Cascade, Hedge, Race, ReadStrategy
 from octopus_async.testing.simulation.backends import SimulatedCache, SimulatedDatabase
+from octopus_async.testing.simulation.cacheserver import CacheServer
 from octopus_async.testing.simulation.census import Census
 from octopus_async.testing.simulation.client import (
     MODELS,
@@ -51,7 +52,7 @@ from octopus_async.testing.simulation.scenario import (
     Scenario,
     Setup,
 )
-from octopus_async.testing.simulation.server import CacheServer, DatabaseServer
+from octopus_async.testing.simulation.server import DatabaseServer
 
 EPOCH = 1_700_000_000.0
 _FOLDER = "/journal"
