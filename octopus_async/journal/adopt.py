@@ -13,6 +13,7 @@ from octopus_async.journal.folder import Folder, keep_all
 from octopus_async.journal.mark import MarkFile
 from octopus_async.journal.overlay import Overlay
 from octopus_async.journal.root import Root, explained
+from octopus_async.journal.scan import UNREADABLE
 from octopus_async.journal.segments import Damage, segment_name
 
 _PIECE = 16 * 1024 * 1024
@@ -90,7 +91,8 @@ def _put_aside(root: Root, folder: Folder, damage: Damage) -> JournalDamaged:
     path = folder.path / segment_name(damage.segment)
     said = damage.problem
     if damage.length:
-        copy = _copy(root, folder, path, damage)
+        # What could not be read may be intact: another opening may succeed, so it is not cut off.
+        copy = None if UNREADABLE in said else _copy(root, folder, path, damage)
         said += f"; a copy is {copy}" if copy else "; there was no copying it, so its file is kept as it is"
         for segment in folder.segments:
             segment.spared |= segment.number == damage.segment and copy is None

@@ -91,4 +91,5 @@ def _sort(offset: int, lines: list[bytes], seed: int) -> Iterator[Lines | Gap]:
 def _join(gap: Gap | None, following: Gap) -> Gap:
     if gap is None:
         return following
-    return Gap(gap.offset, gap.length + following.length, gap.problem)
+    problem = UNREADABLE if UNREADABLE in {gap.problem, following.problem} else gap.problem
+    return Gap(gap.offset, gap.length + following.length, problem)

@@ -19,7 +19,7 @@ from octopus_async.journal.format import (
     durable_of,
     salt,
 )
-from octopus_async.journal.scan import Gap, Lines, scan
+from octopus_async.journal.scan import UNREADABLE, Gap, Lines, scan
 
 GONE = "gone"
 """The name of a file that says that nothing in its folder is needed."""
@@ -212,6 +212,8 @@ class Reader:
         lost = "nothing that was acknowledged is lost, unless the disk has lost what it had confirmed"
         if not tail or following is not None:
             lost = self._lost_before(following)
+        elif gap.problem == UNREADABLE:
+            lost = "what it holds is not known until an opening can"
         self.damage.append(
             Damage(self._segment.number, gap.offset, gap.length, f"{gap.problem}; {lost}", tail)
         )

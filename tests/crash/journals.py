@@ -158,6 +158,10 @@ class FaultyDisk(OsDisk):
         self._enter("make_folder")
         super().make_folder(path)
 
+    def check_folder(self, path: Path) -> None:
+        self._enter("check_folder")
+        super().check_folder(path)
+
     def list_folder(self, path: Path) -> list[str]:
         self._enter("list_folder")
         return super().list_folder(path)
@@ -166,6 +170,10 @@ class FaultyDisk(OsDisk):
         self._enter("sync_folder")
         super().sync_folder(path)
 
+    def remove_folder(self, path: Path) -> None:
+        self._enter("remove_folder")
+        super().remove_folder(path)
+
     def create(self, path: Path) -> int:
         self._enter("create")
         return super().create(path)
@@ -173,6 +181,10 @@ class FaultyDisk(OsDisk):
     def open(self, path: Path) -> int:
         self._enter("open")
         return super().open(path)
+
+    def size(self, file: int) -> int:
+        self._enter("size")
+        return super().size(file)
 
     def read(self, file: int, offset: int, length: int) -> bytes:
         self._enter("read")

@@ -2,18 +2,54 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from octopus_async.adapters.memory import MemoryAdapter
+from octopus_async.events import JournalDamaged
 from octopus_async.guard import BreakerPolicy, GuardPolicy
 from octopus_async.journal import FileJournal
+from octopus_async.journal.disk import OsDisk
 from octopus_async.manager import DaoManager
 from octopus_async.model import Model
 from octopus_async.testing.faulty import Fault, FaultyAdapter
-from tests.crash.journals import PRIMARY, opened, pending
+from tests.crash.journals import PRIMARY, Heard, crash, create, opened, pending, segments, versions
+
+
+async def test_what_a_disk_could_not_read_once_is_there_at_the_next_opening(tmp_path: Path) -> None:
+    """A read failed once, the copy of the same bytes did not: so intact lines were cut off as a torn end."""
+    async with opened(tmp_path / "j") as journal:
+        await journal.append(operation := create(), [PRIMARY])
+        await crash(journal)
+    (segment,) = segments(tmp_path / "j")
+    heard = Heard()
+    async with opened(tmp_path / "j", heard, disk=_FailingOnce(segment.stat().st_ino)):
+        assert [damage.reason.split(";")[0] for damage in heard.of(JournalDamaged)] == [
+            "the disk cannot read it"
+        ]
+    async with opened(tmp_path / "j") as journal:
+        assert versions(journal) == {operation.version}
+
+
+class _FailingOnce(OsDisk):
+    """The first read of a file's lines fails; its header was read before."""
+
+    def __init__(self, inode: int) -> None:
+        super().__init__()
+        self._inode = inode
+        self._reads = 0
+
+    def read(self, file: int, offset: int, length: int) -> bytes:
+        if os.fstat(file).st_ino == self._inode:
+            self._reads += 1
+            if self._reads == 2:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().read(file, offset, length)
+
 
 SOON = BreakerPolicy(open_for=0.02)
 
