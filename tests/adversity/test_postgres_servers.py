@@ -41,6 +41,15 @@ async def private(private_postgres: PostgresServer) -> AsyncGenerator[Books]:
         yield books
 
 
+@pytest.fixture
+async def proxied(postgres_database: PostgresDatabase) -> AsyncGenerator[tuple[FaultyProxy, Books]]:
+    async with (
+        FaultyProxy(text_of(postgres_database)) as proxy,
+        opened(postgres_database, through(postgres_database, proxy.url)) as books,
+    ):
+        yield proxy, books
+
+
 class TestServersThatFail:
     async def test_a_read_only_server_answers_reads_and_refuses_no_record(
         self, private: Books, private_postgres: PostgresServer
@@ -110,14 +119,13 @@ class TestServersThatFail:
         assert await private.apply(private.new()) == [APPLIED]
 
     async def test_idle_connections_that_were_reset_are_not_used_again(
-        self, postgres_database: PostgresDatabase
+        self, proxied: tuple[FaultyProxy, Books]
     ) -> None:
-        async with FaultyProxy(text_of(postgres_database)) as proxy:
-            async with opened(postgres_database, through(postgres_database, proxy.url)) as books:
-                await get_their_own_answers(books)
-                await proxy.reset()
-                await proxy.heal()
-                assert await books.apply(books.new()) == [APPLIED]
+        proxy, books = proxied
+        await get_their_own_answers(books)
+        await proxy.reset()
+        await proxy.heal()
+        assert await books.apply(books.new()) == [APPLIED]
 
     async def test_an_idle_connection_is_given_up_after_a_minute(
         self, postgres_database: PostgresDatabase
@@ -129,19 +137,18 @@ class TestServersThatFail:
             assert await session_of(books) != first
 
     async def test_a_write_whose_connection_breaks_is_unknown_and_a_read_is_not(
-        self, postgres_database: PostgresDatabase
+        self, proxied: tuple[FaultyProxy, Books]
     ) -> None:
-        async with FaultyProxy(text_of(postgres_database)) as proxy:
-            async with opened(postgres_database, through(postgres_database, proxy.url)) as books:
-                for sent, call in ((True, books.apply(books.new())), (False, books.find(books.key()))):
-                    await proxy.swallow()
-                    task = asyncio.ensure_future(call)
-                    await asyncio.sleep(0.05)
-                    await proxy.reset()
-                    with pytest.raises(BackendFailed) as caught:
-                        await task
-                    assert caught.value.sent is sent
-                    await proxy.heal()
+        proxy, books = proxied
+        for sent, call in ((True, books.apply(books.new())), (False, books.find(books.key()))):
+            await proxy.swallow()
+            task = asyncio.ensure_future(call)
+            await asyncio.sleep(0.05)
+            await proxy.reset()
+            with pytest.raises(BackendFailed) as caught:
+                await task
+            assert caught.value.sent is sent
+            await proxy.heal()
 
     async def test_a_database_that_does_not_exist_is_named(self, private_postgres: PostgresServer) -> None:
         url = replace(BackendURL.parse(private_postgres.url), path="octopus_nowhere")

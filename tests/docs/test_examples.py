@@ -45,7 +45,9 @@ def test_a_pages_examples_run_in_order(page: str, tmp_path: Path) -> None:
         ended = subprocess.run(
             [sys.executable, "-W", "error::ResourceWarning", str(program)],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(tmp_path), "DB_PASSWORD": "not so secret"},
+            env={"OCTOPUS_SERVERS_DIR": str(ROOT / ".servers")}
+            | os.environ
+            | {"PYTHONPATH": str(tmp_path), "DB_PASSWORD": "not so secret"},
             capture_output=True,
             text=True,
             timeout=50,
