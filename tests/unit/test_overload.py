@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from random import Random
 from threading import Event as Gate
@@ -61,7 +61,7 @@ async def ended(call: Awaitable[object], ends: Counter[str], late: list[float]) 
     late.append(loop.time() - began - DEADLINE)
 
 
-async def all_ended(calls: list[Coroutine[Any, Any, Any]]) -> Counter[str]:
+async def all_ended(calls: Sequence[Coroutine[Any, Any, Any]]) -> Counter[str]:
     """How calls end that are made in one moment; none of them after its deadline."""
     ends: Counter[str] = Counter()
     late: list[float] = []
