@@ -27,6 +27,7 @@ from octopus_async.testing.servers import (
     Installation,
     MariaDBServer,
     MemcachedServer,
+    PostgresServer,
     PrivateServer,
     Server,
     find,
@@ -40,7 +41,9 @@ AS_ROOT = os.geteuid() == 0
 NOBODY = 65534
 
 
-@pytest.fixture(params=[MemcachedServer, MariaDBServer], ids=["memcached", "mariadb"])
+@pytest.fixture(
+    params=[MemcachedServer, MariaDBServer, PostgresServer], ids=["memcached", "mariadb", "postgres"]
+)
 async def server(request: pytest.FixtureRequest) -> AsyncGenerator[PrivateServer]:
     async with request.param() as started:
         yield started
@@ -239,10 +242,10 @@ async def test_what_it_cannot_do_it_says(server: PrivateServer) -> None:
         assert server.port
 
 
-@pytest.mark.parametrize("kind", [MemcachedServer, MariaDBServer])
+@pytest.mark.parametrize("kind", [MemcachedServer, MariaDBServer, PostgresServer])
 async def test_a_server_that_ends_at_once_says_why_and_leaves_nothing(kind: type[PrivateServer]) -> None:
     broken = kind(options=["--no-such-option=1"])
-    with pytest.raises(BackendFailed, match="no-such-option"):
+    with pytest.raises(BackendFailed, match="no.such.option"):
         async with broken:
             pytest.fail("it started")
     with pytest.raises(OperationNotSupported, match="was not started"):

@@ -12,20 +12,21 @@ from octopus_async.testing.servers.folders import ServerFolder
 
 
 def template(
-    installation: Installation, name: str, make: Callable[[Installation, ServerFolder], Path]
+    installation: Installation, name: str, recipe: str, make: Callable[[Installation, ServerFolder], Path]
 ) -> Path:
     """The folder to copy; anybody may read it. Runs on a thread.
 
     Args:
         installation: whose version it is made for.
         name: its name, without the version.
+        recipe: whatever else it depends on.
         make: makes it in a folder of the user that servers run as, and says where.
 
     Raises:
         ConfigurationError: it can't be kept.
         BackendFailed: it can't be made.
     """
-    version = hashlib.sha256(installation.version.encode()).hexdigest()[:16]
+    version = hashlib.sha256(f"{installation.version}\n{recipe}".encode()).hexdigest()[:16]
     kept = servers_folder() / f"{name}-{version}"
     if not kept.is_dir():
         with locked_folder():
