@@ -10,7 +10,8 @@ import errno
 
 from pymysql.err import MySQLError
 
-from octopus_async.adapters._mysql_pool import ConnectFailed, answer_code
+from octopus_async.adapters._mysql_pool import answer_code
+from octopus_async.adapters._sql.pool import ConnectFailed
 from octopus_async.errors import (
     BackendFailed,
     BackendRefused,

@@ -1,5 +1,5 @@
 # pyright: basic, reportMissingTypeStubs=false
-"""aiomysql's connections made safe, and a small pool of them instead of aiomysql's own.
+"""aiomysql's connections made safe, for a pool that is not aiomysql's own.
 
 Written against aiomysql 0.3, whose private parts it uses. From the first byte of a request until its
 replies are wholly parsed a connection is in doubt: whatever ends the talk before that, a
@@ -8,11 +8,10 @@ cancellation included, breaks the connection off, so that nobody ever reads some
 
 from __future__ import annotations
 
-import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import aiomysql
 from pymysql.constants import CLIENT, FIELD_TYPE
@@ -20,8 +19,6 @@ from pymysql.converters import decoders
 from pymysql.err import MySQLError, OperationalError
 
 from octopus_async.errors import ConstraintViolated, InvalidRecord
-
-T = TypeVar("T")
 
 _SERVER_CODES = 1000
 _CLIENT_CODES = range(2000, 3000)
@@ -65,7 +62,6 @@ class Address:
     """Where a server is, and how to log in there.
 
     Attributes:
-        timeout: seconds that connecting may take, from the first packet to the last setting.
         tls: how to encrypt; None for not at all.
     """
 
@@ -74,7 +70,6 @@ class Address:
     user: str
     password: str = field(repr=False)
     database: str
-    timeout: float
     tls: ssl.SSLContext | None
 
 
@@ -167,6 +162,10 @@ class Connection(aiomysql.Connection):  # type: ignore[misc]  # the driver is no
             self._writer.transport.abort()
         self._writer = self._reader = None
 
+    async def farewell(self) -> None:
+        """Close it politely; a server that has stopped reading lets that take for ever."""
+        await self.ensure_closed()
+
     async def _request_authentication(self) -> None:
         # The driver would go on without TLS if the server, or whoever is in between, says it has none.
         if self._ssl_context and not self.server_capabilities & CLIENT.SSL:
@@ -188,94 +187,24 @@ def answer_code(error: BaseException) -> int | None:
     return code
 
 
-class Pool:
-    """At most ``size`` connections; each is one caller's until its talk is over.
-
-    Nobody holds a lock while connecting, and nobody waits but for a slot, so that a server that
-    has stopped answering keeps no free connection from anyone.
-    """
-
-    def __init__(self, address: Address, size: int) -> None:
-        self._address = address
-        self._slots = asyncio.Semaphore(size)
-        self._idle: list[Connection] = []
-        self._busy: set[Connection] = set()
-        self._closed = False
-
-    async def run(self, talk: Callable[[Connection], Awaitable[T]]) -> T:
-        """Have a talk over a connection; if it does not come to its end, the connection is broken off.
-
-        Raises:
-            ConnectFailed: there was no connection to be had; nothing was sent.
-            MySQLError: and whatever else the talk raises.
-        """
-        async with self._slots:
-            connection = self._take() or await self._connect()
-            self._busy.add(connection)
-            try:
-                return await talk(connection)
-            finally:
-                self._busy.discard(connection)
-                self._give_back(connection)
-
-    async def close(self, seconds: float) -> None:
-        """Break off what is under way, and say goodbye on the others, within ``seconds``."""
-        self._closed = True
-        for connection in self._busy:
-            connection.abort()
-        farewells = [asyncio.ensure_future(connection.ensure_closed()) for connection in self._idle]
-        if farewells:
-            await asyncio.wait(farewells, timeout=seconds)
-        for farewell in farewells:
-            farewell.cancel()
-        if farewells:
-            await asyncio.gather(*farewells, return_exceptions=True)
-        for connection in self._idle:
-            connection.abort()
-        self._idle.clear()
-        await asyncio.sleep(0)  # the transports close their sockets in the next turn of the loop
-
-    def _take(self) -> Connection | None:
-        while self._idle:
-            connection = self._idle.pop()
-            if not connection.stale:
-                return connection
-            connection.abort()
-        return None
-
-    def _give_back(self, connection: Connection) -> None:
-        if connection.reusable and not self._closed:
-            connection.last_used = asyncio.get_running_loop().time()
-            self._idle.append(connection)
-        else:
-            connection.abort()
-
-    async def _connect(self) -> Connection:
-        address = self._address
-        connection = Connection(
-            host=address.host,
-            port=address.port,
-            user=address.user,
-            # The driver writes it in Latin-1; servers expect the bytes of UTF-8.
-            password=address.password.encode().decode("latin-1"),
-            db=address.database,
-            charset="utf8mb4",
-            autocommit=True,
-            conv=_DECODERS,
-            client_flag=CLIENT.FOUND_ROWS,
-            ssl=address.tls,
-        )
-        try:
-            async with asyncio.timeout(address.timeout):
-                await connection.connect()
-        except asyncio.CancelledError:
-            connection.abort()
-            raise
-        except Exception as error:
-            connection.abort()
-            raise ConnectFailed from error
-        return connection
-
-
-class ConnectFailed(Exception):
-    """No connection could be made; its cause says why."""
+async def connect(address: Address) -> Connection:
+    """Log in and set the session up. Raises whatever the driver raises, and leaves nothing behind then."""
+    connection = Connection(
+        host=address.host,
+        port=address.port,
+        user=address.user,
+        # The driver writes it in Latin-1; servers expect the bytes of UTF-8.
+        password=address.password.encode().decode("latin-1"),
+        db=address.database,
+        charset="utf8mb4",
+        autocommit=True,
+        conv=_DECODERS,
+        client_flag=CLIENT.FOUND_ROWS,
+        ssl=address.tls,
+    )
+    try:
+        await connection.connect()
+    except BaseException:
+        connection.abort()
+        raise
+    return connection

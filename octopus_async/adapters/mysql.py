@@ -13,6 +13,7 @@ import re
 import secrets
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from itertools import chain
 from typing import NamedTuple, Self, TypeVar
 
@@ -20,11 +21,12 @@ from pymysql.err import MySQLError
 
 from octopus_async.adapters import _mysql_statements as sql
 from octopus_async.adapters._mysql_errors import NO_SUCH_TABLE, Collision, translate
-from octopus_async.adapters._mysql_pool import Address, Connection, Pool, answer_code
-from octopus_async.adapters._sql import layout
+from octopus_async.adapters._mysql_pool import Address, Connection, answer_code, connect
+from octopus_async.adapters._sql import layout, tls
 from octopus_async.adapters._sql.base import Query, SQLAdapter
 from octopus_async.adapters._sql.batch import Batch, Change
 from octopus_async.adapters._sql.dialect import MYSQL, OURS, SIDE
+from octopus_async.adapters._sql.pool import Pool
 from octopus_async.adapters._sql.table import Row, Table
 from octopus_async.backend import Capabilities
 from octopus_async.errors import (
@@ -93,9 +95,10 @@ class MySQLAdapter(SQLAdapter):
             durable=True, transactional=True, scan=True, read_concurrency=half, write_concurrency=half
         )
         super().__init__(name, capabilities, MYSQL)
-        self._address = Address(host, port, user, password, database, timeout, tls)
+        self._address = Address(host, port, user, password, database, tls)
         self._connections = connections
-        self._pool: Pool | None = None
+        self._timeout = timeout
+        self._pool: Pool[Connection] | None = None
 
     @classmethod
     def from_url(cls, url: BackendURL, *, name: str = "mysql") -> Self:
@@ -106,7 +109,7 @@ class MySQLAdapter(SQLAdapter):
 
         Raises `ConfigurationError`.
         """
-        url.check_options("connections", "timeout", "tls", "tls_ca", "tls_cert", "tls_key")
+        url.check_options("connections", "timeout", *tls.OPTIONS)
         if len(url.hosts) > 1 or not url.user or not url.path:
             raise ConfigurationError(f"{url}: needs one host, a user and a database: mysql://app@db/shop")
         host, port = url.hosts[0] if url.hosts else ("localhost", None)
@@ -119,7 +122,7 @@ class MySQLAdapter(SQLAdapter):
             name=name,
             connections=url.integer("connections", 8),
             timeout=url.number("timeout", 2.0),
-            tls=_tls_of(url),
+            tls=tls.context_of(url),
         )
 
     # -- opening and closing ---------------------------------------------------------------------
@@ -127,7 +130,7 @@ class MySQLAdapter(SQLAdapter):
     async def open(self) -> None:
         """Connect. Raises `Unavailable`."""
         if self._pool is None:
-            self._pool = Pool(self._address, self._connections)
+            self._pool = Pool(partial(connect, self._address), self._connections, self._timeout)
         try:
             await self.ping()
         except BaseException:
@@ -326,22 +329,6 @@ class MySQLAdapter(SQLAdapter):
             raise
         except Exception as error:
             raise translate(error, self.name, sent=call is not None and call.sent) from error
-
-
-def _tls_of(url: BackendURL) -> ssl.SSLContext | None:
-    how = url.choice("tls", "off", "off", "verify", "insecure")
-    if how == "off":
-        return None
-    try:
-        context = ssl.create_default_context(cafile=url.options.get("tls_ca"))
-        if how == "insecure":
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if "tls_cert" in url.options:
-            context.load_cert_chain(url.options["tls_cert"], url.options.get("tls_key"))
-    except OSError as error:
-        raise ConfigurationError(f"{url}: the files for TLS can't be read: {error}") from None
-    return context
 
 
 async def _found(connection: Connection, statements: dict[str, str]) -> dict[str, _Found]:

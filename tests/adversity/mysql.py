@@ -6,7 +6,8 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
-from octopus_async.adapters._mysql_pool import Connection, Pool
+from octopus_async.adapters._mysql_pool import Connection
+from octopus_async.adapters._sql.pool import Pool
 from octopus_async.adapters.mysql import MySQLAdapter
 from octopus_async.record import APPLIED
 from octopus_async.testing.servers import Installation, MariaDBServer
@@ -15,7 +16,7 @@ from tests.adversity.certificate import write_certificate
 from tests.contract.sql import BOOK, Books, MySQLDatabase
 
 
-def pool_of(books: Books) -> Pool:
+def pool_of(books: Books) -> Pool[Connection]:
     assert isinstance(books.adapter, MySQLAdapter)
     assert books.adapter._pool is not None
     return books.adapter._pool

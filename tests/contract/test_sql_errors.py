@@ -15,7 +15,7 @@ import pytest
 from pymysql.constants import CR, ER
 
 from octopus_async.adapters import _mysql_errors, _sqlite_errors
-from octopus_async.adapters._mysql_pool import ConnectFailed
+from octopus_async.adapters._sql.pool import ConnectFailed
 from octopus_async.adapters._sqlite_lanes import GivenUp
 from octopus_async.adapters.mysql import MySQLAdapter
 from octopus_async.adapters.sqlite import SQLiteAdapter
@@ -267,7 +267,7 @@ class TestURLs:
             BackendURL.parse("mysql://app:s3cret@db/shop?connections=4&timeout=0.5&tls=insecure"), name="shop"
         )
         assert shop.name == "shop"
-        assert (shop._address.port, shop._address.timeout) == (3306, 0.5)
+        assert (shop._address.port, shop._timeout) == (3306, 0.5)
         assert shop._address.tls is not None
         assert shop.capabilities.write_concurrency == 2
 

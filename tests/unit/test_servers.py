@@ -245,7 +245,7 @@ async def test_what_it_cannot_do_it_says(server: PrivateServer) -> None:
 @pytest.mark.parametrize("kind", [MemcachedServer, MariaDBServer, PostgresServer])
 async def test_a_server_that_ends_at_once_says_why_and_leaves_nothing(kind: type[PrivateServer]) -> None:
     broken = kind(options=["--no-such-option=1"])
-    with pytest.raises(BackendFailed, match="no.such.option"):
+    with pytest.raises(BackendFailed, match=r"no.such.option"):
         async with broken:
             pytest.fail("it started")
     with pytest.raises(OperationNotSupported, match="was not started"):
