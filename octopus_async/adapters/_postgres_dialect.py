@@ -139,6 +139,8 @@ class PostgresTable(Table):
     Attributes:
         any_of: a condition on the id's column that binds an array of ids.
         locked: selects id, version and born of an array of ids, under locks taken in their order.
+        lock_row: locks the row of an id.
+        bury: puts a newer tombstone in the place of that row, or in that of nothing.
     """
 
     def _write_statements(self, dialect: Dialect, *, exact: bool) -> None:
@@ -157,6 +159,17 @@ class PostgresTable(Table):
             f"ORDER BY {id_} FOR NO KEY UPDATE"
         )
         self.overwrite = f" ON CONFLICT ({id_}) DO UPDATE SET {set_}"
+        is_it = f"{id_} = %s" if exact else f"{id_} = %s AND {dialect.exactly.format(id_)}"
+        self.lock_row = f"SELECT FROM {table} WHERE {is_it} FOR NO KEY UPDATE"
+        self.bury = (
+            f"WITH gone AS (DELETE FROM {table} WHERE {is_it} AND ({VERSION} IS NULL OR {VERSION} < %s) "
+            f"AND NOT EXISTS (SELECT FROM {SIDE} WHERE model = %s AND id = %s AND version >= %s) "
+            f"RETURNING {BORN}::text AS born) INSERT INTO {SIDE} (model, id, version, born, deleted) "
+            f"SELECT %s, %s, %s, COALESCE(GREATEST(NULLIF(%s, ''), (SELECT born FROM gone)), ''), 1 "
+            f"WHERE NOT EXISTS (SELECT FROM {table} WHERE {is_it} AND {VERSION} >= %s) "
+            "ON CONFLICT (model, id) DO UPDATE SET version = EXCLUDED.version, born = EXCLUDED.born, "
+            f"deleted = 1 WHERE {SIDE}.version < EXCLUDED.version"
+        )
 
     def id_of(self, key: Key) -> object:
         """The value of the id's column. Raises `InvalidRecord` if the key can't have one."""

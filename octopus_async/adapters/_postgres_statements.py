@@ -25,7 +25,7 @@ from octopus_async.adapters._sql.batch import Change, Writes, side_rows_of, writ
 from octopus_async.adapters._sql.dialect import SIDE
 from octopus_async.adapters._sql.table import Table
 from octopus_async.errors import InvalidRecord
-from octopus_async.record import Key
+from octopus_async.record import Key, Operation
 
 LOCKS = 4096
 BATCH = 128
@@ -97,6 +97,14 @@ def _lock(numbers: Sequence[int], *, exclusive: bool) -> str:
         return f"SELECT {function}({_OURS}, {numbers[0]})"
     array = ",".join(map(str, numbers))
     return f"SELECT {function}({_OURS}, n) FROM unnest('{{{array}}}'::int[]) AS n"
+
+
+def burial(table: PostgresTable, operation: Operation) -> str:
+    """The script of a delete of one record: it affects one row, or has no effect."""
+    key, version = operation.key, operation.version
+    id_ = table.condition(table.id_of(key))
+    values = (*id_, version, *key, version, *key, version, operation.born, *id_, version)
+    return "; ".join((lock([key], exclusive=True), written(table.lock_row, id_), written(table.bury, values)))
 
 
 def states(table: PostgresTable) -> str:

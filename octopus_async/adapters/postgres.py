@@ -1,6 +1,6 @@
 """Records in Postgres, through asyncpg.
 
-A live create or update of a table with our columns is one exchange. Everything else, and every
+A live create, update or delete in a table with our columns is one exchange. Everything else, and every
 batch, is a transaction of three: one takes the locks, one looks at what is stored, one writes and
 commits. `octopus_async.adapters._postgres_statements` says how writers of one key contend.
 """
@@ -36,7 +36,7 @@ from octopus_async.errors import (
     RecordRejected,
     SchemaMismatch,
 )
-from octopus_async.record import APPLIED, Mode, Operation, Outcome, rejected
+from octopus_async.record import APPLIED, Kind, Mode, Operation, Outcome, rejected
 from octopus_async.schema import Schema
 from octopus_async.url import BackendURL
 
@@ -214,16 +214,27 @@ class PostgresAdapter(SQLAdapter):
         """Try it in one exchange; if it has no effect the transaction finds out why."""
         call = _Call()
         try:
-            query = self._alone(operation, mode)
-            if query is None:
+            script = self._script(operation, mode)
+            if script is None:
                 return False
-            script = sql.written(*query)
-            if query.sql.startswith("INSERT"):
-                script = f"{sql.lock([operation.key], exclusive=False)}; {script}"
             call.sent = True
             return await self._run(lambda connection: connection.execute(script), call) == 1
         except RecordRejected:
             return False
+
+    def _script(self, operation: Operation, mode: Mode) -> str | None:
+        """What does it in one exchange; None for what needs a transaction. Raises `InvalidRecord`."""
+        table = cast("PostgresTable", self._table(operation.key.model))
+        if operation.kind is Kind.DELETE:
+            unconditional = mode is Mode.MIRROR or (mode is Mode.LIVE and operation.if_version is None)
+            return sql.burial(table, operation) if table.versioned and unconditional else None
+        query = self._alone(operation, mode)
+        if query is None:
+            return None
+        statement = sql.written(*query)
+        if operation.kind is Kind.CREATE:
+            return f"{sql.lock([operation.key], exclusive=False)}; {statement}"
+        return statement
 
     async def _apply_together(
         self, operations: Sequence[Operation], mode: Mode, *, singly: bool

@@ -92,7 +92,8 @@ class PausedMySQL(Pausing, MySQLAdapter):
 
 
 class PausedPostgres(Pausing, PostgresAdapter):
-    pass
+    def _script(self, operation: Operation, mode: Mode) -> str | None:  # noqa: ARG002 - whichever it is
+        return None  # in a transaction, which can be paused
 
 
 class MySQLDatabase:
@@ -199,15 +200,20 @@ class PostgresDatabase:
         """Have each row wait for that lock, before it is inserted or updated."""
         await self._trigger("gate", event, "PERFORM pg_advisory_xact_lock_shared(1)")
 
+    async def put_gate_before_tombstones(self) -> None:
+        """Have each tombstone wait for that lock, before it is inserted."""
+        action = "PERFORM pg_advisory_xact_lock_shared(1)"
+        await self._trigger("gate", "INSERT", action, table="octopus_versions")
+
     async def put_brake(self, seconds: float) -> None:
         """Have each insert take some time."""
         await self._trigger("slow", "INSERT", f"PERFORM pg_sleep({seconds})")
 
-    async def _trigger(self, name: str, event: str, action: str) -> None:
+    async def _trigger(self, name: str, event: str, action: str, *, table: str = "") -> None:
         await self.run(
             f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = '10s' AS "
-            f"$$ BEGIN {action}; RETURN NEW; END $$",
-            f"CREATE TRIGGER {name} BEFORE {event} ON {self.schema.table} FOR EACH ROW "
+            f"$$ BEGIN {action}; RETURN COALESCE(NEW, OLD); END $$",
+            f"CREATE TRIGGER {name} BEFORE {event} ON {table or self.schema.table} FOR EACH ROW "
             f"EXECUTE FUNCTION {name}()",
         )
 

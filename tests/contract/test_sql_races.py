@@ -15,7 +15,15 @@ from octopus_async.errors import BackendFailed, DuplicateRecord, RecordNotFound
 from octopus_async.record import APPLIED, Key, Mode, Operation, Outcome, Status
 from octopus_async.testing.contract.subject import record_by
 from octopus_async.testing.operations import Author
-from tests.contract.sql import Books, PausedMySQL, PausedPostgres, ServerDatabase, book, opened
+from tests.contract.sql import (
+    Books,
+    PausedMySQL,
+    PausedPostgres,
+    PostgresDatabase,
+    ServerDatabase,
+    book,
+    opened,
+)
 
 T = TypeVar("T")
 _A_MOMENT = 0.15  # long enough for a statement that nothing holds up
@@ -199,6 +207,39 @@ class TestALiveCreateAgainstADelete:
         # With locks on the gap of the absent tombstone half of them waited longer, and some for seconds.
         assert sorted(waits)[10] < 0.05
         assert max(waits) < 1
+
+
+@pytest.mark.parametrize("database", ["postgres_database"], indirect=True)
+class TestADeleteInOneExchange:
+    @pytest.mark.parametrize("mode", [Mode.LIVE, Mode.MIRROR, Mode.REPLAY], ids=lambda mode: mode.value)
+    async def test_it_holds_up_a_create_which_then_finds_its_tombstone(
+        self, books: Books, database: PostgresDatabase, mode: Mode
+    ) -> None:
+        created, deleted = create_and_later_delete(books)
+        await database.put_gate_before_tombstones()
+        async with Gate(database) as gate, opened(database) as other:
+            delete = started(other.apply(deleted))
+            await gate.waiting()
+            create = started(books.apply(created, mode=mode))
+            assert await is_held_up(create)
+            await gate.open()
+            assert await delete == [APPLIED]
+            assert await create == [Outcome(Status.SUPERSEDED, stored=deleted.version)]
+        assert await books.find(created.key) is None
+
+    async def test_it_finds_the_newer_update_that_it_waited_for(
+        self, books: Books, database: PostgresDatabase
+    ) -> None:
+        created, deleted = create_and_later_delete(books)
+        update = books.update(created.key, book("newest"))
+        await books.apply(created)
+        async with database.connection() as other:
+            await other.execute(f"BEGIN; UPDATE books SET octopus_version = '{update.version}'")
+            delete = started(books.apply(deleted))
+            assert await is_held_up(delete)
+            await other.execute("COMMIT")
+        assert await delete == [Outcome(Status.SUPERSEDED, stored=update.version)]
+        assert await side_of(database, created.key) == []
 
 
 class TestALiveUpdateAgainstADelete:
@@ -409,7 +450,7 @@ class TestWithoutItsRule:
 
     @pytest.mark.parametrize("database", ["postgres_database"], indirect=True)
     async def test_a_create_that_takes_its_lock_and_looks_in_one_statement_brings_the_record_back(
-        self, books: Books, database: ServerDatabase
+        self, books: Books, database: ServerDatabase, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         created, deleted = create_and_later_delete(books)
         lock = _postgres_statements.lock([created.key], exclusive=False)
@@ -419,6 +460,7 @@ class TestWithoutItsRule:
         async with paused(database) as (other, pause):
             delete = started(other.apply(deleted))
             await pause.reached.wait()
+            monkeypatch.setattr(_postgres_statements, "lock", lambda _keys, exclusive: f"SELECT {exclusive}")
             create = started(books.apply(created))
             assert await is_held_up(create)
             pause.go_on.set()
