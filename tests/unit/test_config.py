@@ -271,7 +271,7 @@ def test_an_unknown_scheme_is_told_those_that_are_known(url: str) -> None:
     scheme = url.partition(":")[0]
     assert refusal(lambda: adapter_for(url)) == (
         f"no backend has the scheme {scheme}://; "
-        "known are mariadb, memcache, memcached, memory, mysql, sqlite"
+        "known are mariadb, memcache, memcached, memory, mysql, postgres, postgresql, sqlite"
     )
 
 
