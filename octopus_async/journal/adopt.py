@@ -14,7 +14,7 @@ from octopus_async.journal.mark import MarkFile
 from octopus_async.journal.overlay import Overlay
 from octopus_async.journal.root import Root, explained
 from octopus_async.journal.scan import UNREADABLE
-from octopus_async.journal.segments import Damage, segment_name
+from octopus_async.journal.segments import GONE, Damage, segment_name
 
 _PIECE = 16 * 1024 * 1024
 
@@ -73,6 +73,8 @@ def _adopt(root: Root, folder: Folder, overlay: Overlay) -> Adopted:
     adopted = Adopted(folder.path, folder, overlay.pending - before, contents.newest)
     adopted.damage = [_put_aside(root, folder, damage) for damage in contents.damage]
     for name in contents.garbage:
+        if name == GONE:  # it comes last, and must outlive those that it makes garbage
+            root.disk.sync_folder(folder.path)
         root.disk.unlink(folder.path / name)
     if is_drained(folder, overlay):
         folder.remove()

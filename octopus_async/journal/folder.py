@@ -154,6 +154,8 @@ class Folder:
             while self.segments:
                 self._disk.unlink(self.path / self.segments[0].name)
                 del self.segments[0]
+            # Names may go in any order, and a file without that one's word would ask for those before it.
+            self._disk.sync_folder(self.path)
             with contextlib.suppress(FileNotFoundError):
                 self._disk.unlink(self.path / GONE)
             self._disk.sync_folder(self.path)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from octopus_async.adapters.memory import MemoryAdapter
-from octopus_async.events import JournalDamaged
+from octopus_async.events import Events, JournalDamaged
 from octopus_async.guard import BreakerPolicy, GuardPolicy
 from octopus_async.journal import FileJournal
 from octopus_async.journal.disk import OsDisk
 from octopus_async.manager import DaoManager
 from octopus_async.model import Model
 from octopus_async.testing.faulty import Fault, FaultyAdapter
-from tests.crash.journals import PRIMARY, Heard, crash, create, opened, pending, segments, versions
+from tests.crash.cuts import Cut, Judge
+from tests.crash.journals import PRIMARY, REPLICA, Heard, crash, create, opened, pending, segments, versions
 
 
 async def test_what_a_disk_could_not_read_once_is_there_at_the_next_opening(tmp_path: Path) -> None:
@@ -49,6 +52,30 @@ class _FailingOnce(OsDisk):
             if self._reads == 2:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
         return super().read(file, offset, length)
+
+
+async def test_a_folder_that_is_cleared_is_not_missed_in_whatever_order_its_names_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A file that named others as needed outlived them, and the name that said that nothing was."""
+    monkeypatch.setattr("octopus_async.journal.commit._PATIENCE", 0.001)
+    cut = Cut(most=200)
+    journal = cut.journal()
+    await journal.open(Events())
+    await cut.append(journal, "old", targets=(REPLICA,))
+    for turn in range(3):
+        await cut.append(journal, *[f"{turn}-{number}" for number in range(5)])
+        cut.settle(journal, 4)
+        await asyncio.sleep(0.005)
+    seen = len(cut.moments)
+    cut.settle(journal, 99)
+    cut.settle(journal, 99, REPLICA)
+    await asyncio.sleep(0.02)
+    await journal.close()
+    cut.moments = [replace(moment, holed=[]) for moment in cut.moments[seen:]]
+    judge = Judge()
+    await judge.judge(cut)
+    assert len(judge.opened) > 20
 
 
 SOON = BreakerPolicy(open_for=0.02)
