@@ -12,7 +12,7 @@ from pathlib import Path
 from uuid import UUID
 
 from octopus_async.adapters.sqlite import SQLiteAdapter
-from octopus_async.errors import Unavailable
+from octopus_async.errors import RecordNotFound, Unavailable
 from octopus_async.events import Event, JournalDamaged
 from octopus_async.guard import BreakerPolicy, GuardPolicy
 from octopus_async.journal import FileJournal
@@ -105,7 +105,10 @@ class ServiceLife:
             number += 1
             book = found.pop() if found and number % 2 else Book(title=f"{self._life}.{number}")
             with suppress(Unavailable):  # it was told so: nothing is claimed
-                await self._history(book, f"{self._life}.{number}", is_new=not book.version)
+                try:
+                    await self._history(book, f"{self._life}.{number}", is_new=not book.version)
+                except RecordNotFound:  # right only if a delete was begun, by a life that did not see its end
+                    self._voice.say("read", str(book.id), GONE)
 
     async def _history(self, book: Book, title: str, *, is_new: bool) -> None:
         id_ = str(book.id)

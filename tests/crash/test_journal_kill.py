@@ -109,6 +109,12 @@ class TestTheJudgeOfTheKilled:
             truth.compare({"1": title})
             assert [problem.split(":")[0] for problem in truth.problems] == how
 
+    def test_a_book_is_gone_that_nobody_began_to_delete(self) -> None:
+        for deed, how in (([], ["lost"]), ([["begin", "1", ""]], [])):
+            truth = Truth()
+            truth.hear([["begin", "1", "first"], ["done", "1"], *deed, ["read", "1", ""]])
+            assert [problem.split(":")[0] for problem in truth.problems] == how
+
     def test_a_deleted_book_comes_back(self) -> None:
         truth = Truth()
         truth.hear([["begin", "1", "first"], ["done", "1"], ["begin", "1", ""], ["done", "1"]])
