@@ -299,6 +299,11 @@ def decoder_of(column: Column, info: FieldInfo) -> Callable[[Any], Any]:
     return lambda value: None if value is None else decode(value)
 
 
+def kept_as(column: Column, info: FieldInfo) -> type | None:
+    """The class whose values are stored as they are, and need no decoder; None if there is none."""
+    return None if _is_enumerated(info.annotation) else _KEPT.get(column.type)
+
+
 def _is_enumerated(annotation: Any) -> bool:  # noqa: ANN401 - annotations have no type
     parts = get_args(annotation) or (annotation,)
     return any(isinstance(part, type) and issubclass(part, Enum) for part in parts)
@@ -332,7 +337,10 @@ def _decode_binary(text: str) -> bytes:
     return base64.b64decode(text, validate=True)
 
 
-def _decode_timestamp(text: str) -> datetime:
+def _decode_timestamp(text: Any) -> datetime:  # noqa: ANN401 - a stored value
+    # In one piece: every record has two of these.
+    if type(text) is not str:
+        raise ValueError
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError
@@ -359,10 +367,12 @@ _DECODERS: dict[Type, Callable[[Any], Any]] = {
     Type.REAL: _decode_real,
     Type.BOOLEAN: _exactly(bool),
     Type.BINARY: _from_text(_decode_binary),
-    Type.TIMESTAMP: _from_text(_decode_timestamp),
+    Type.TIMESTAMP: _decode_timestamp,
     Type.LOCAL_TIMESTAMP: _from_text(_decode_local_timestamp),
     Type.DATE: _from_text(date.fromisoformat),
     Type.TIME: _from_text(time.fromisoformat),
     Type.DECIMAL: _from_text(_decode_decimal),
     Type.UUID: _from_text(UUID),
 }
+
+_KEPT: dict[Type, type] = {Type.TEXT: str, Type.INTEGER: int, Type.BOOLEAN: bool}

@@ -132,7 +132,7 @@ class Dao(Generic[M]):
             ReadUnavailable: nobody that could know was able to say.
         """
         record = await self._gateway.find(self._mapper.key(id), timeout)
-        return None if record is None else self._mapper.decode(record)
+        return None if record is None else self._mapper.decode(record, id)
 
     async def get_one(self, id: Id, *, timeout: float | None = None) -> M:  # noqa: A002 - the field's name
         """The record of that id. Raises `RecordNotFound` where `read` gives None."""
@@ -140,7 +140,7 @@ class Dao(Generic[M]):
         record = await self._gateway.find(key, timeout)
         if record is None:
             raise not_found(key)
-        return self._mapper.decode(record)
+        return self._mapper.decode(record, id)
 
     async def exists(self, id: Id, *, timeout: float | None = None) -> bool:  # noqa: A002 - the field's name
         """Whether there is a record of that id. Raises `ReadUnavailable`."""

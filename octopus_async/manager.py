@@ -7,7 +7,7 @@ import logging
 import os
 import warnings
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from enum import Enum
@@ -450,10 +450,10 @@ class DaoManager:
             raise ConfigurationError(msg)
         return asyncio.get_running_loop().time() + seconds
 
-    async def find(self, plan: Plan, key: Key, seconds: float | None) -> Record | None:
+    def find(self, plan: Plan, key: Key, seconds: float | None) -> Coroutine[Any, Any, Record | None]:
         """Look a key up by its plan."""
         self.check_open()
-        return await self._reader.find(plan, key, self.deadline(seconds))
+        return self._reader.find(plan, key, self.deadline(seconds))
 
     async def write(self, plan: Plan, draft: Draft, seconds: float | None) -> tuple[Receipt, Operation]:
         """Write a draft by its plan, in a task that goes on when the caller is cancelled."""
@@ -484,8 +484,8 @@ class _Gateway:
         self._manager = manager
         self._plan = plan
 
-    async def find(self, key: Key, deadline: float | None) -> Record | None:
-        return await self._manager.find(self._plan, key, deadline)
+    def find(self, key: Key, deadline: float | None) -> Coroutine[Any, Any, Record | None]:
+        return self._manager.find(self._plan, key, deadline)
 
     async def write(self, draft: Draft, deadline: float | None) -> tuple[Receipt, Operation]:
         return await self._manager.write(self._plan, draft, deadline)

@@ -27,7 +27,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError, to_json
 
-from octopus_async.codec import INTEGER_LIMIT, LONE_SURROGATE, decoder_of, encoder_of
+from octopus_async.codec import INTEGER_LIMIT, LONE_SURROGATE, decoder_of, encoder_of, kept_as
 from octopus_async.errors import ConfigurationError, InvalidRecord
 from octopus_async.model import Builder, KeyedModel, Stamp, id_was_generated, stamp_of
 from octopus_async.record import Key, Record, Value
@@ -81,12 +81,22 @@ class Mapper(Generic[M]):
             column.field: decoder_of(column, model.model_fields[column.field])
             for column in self.schema.columns
         }
+        self._kept = [
+            (name, kept_as(column, model.model_fields[name]), self._decoders[name])
+            for name, column in self.schema.by_field.items()
+            if name in self._decoders
+        ]
+        self._id_class = _ID_CLASSES[self.schema.id_type]
+        # An id that needs no decoding can be the caller's own: a UUID never changes.
+        self._has_plain_uuids = model.model_fields["id"].annotation is UUID
         id_column = Column("id", self.schema.id_column, self.schema.id_type, nullable=False)
         self._decode_stored_id = decoder_of(id_column, model.model_fields["id"])
 
     def key(self, id_: object) -> Key:
         """The key of an id. Raises `InvalidRecord` if it cannot be one."""
-        wanted = _ID_CLASSES[self.schema.id_type]
+        wanted = self._id_class
+        if type(id_) is UUID and wanted is UUID:
+            return Key(self.schema.model, str(id_))
         if isinstance(id_, Enum):
             id_ = id_.value
         if wanted is UUID and isinstance(id_, str):
@@ -124,17 +134,27 @@ class Mapper(Generic[M]):
                 raise self._invalid(name, str(error)) from None
         return fields, self._payload(fields)
 
-    def decode(self, record: Record) -> M:
-        """Make a model of a living record. Raises `InvalidRecord` if it does not fit the class."""
+    def decode(self, record: Record, id_: object = None) -> M:
+        """Make a model of a living record.
+
+        Parameters:
+            record: what a backend holds.
+            id_: what the record was asked for by, if it was.
+
+        Raises:
+            InvalidRecord: it does not fit the class.
+        """
         fields = record.fields
         if fields is None:
             msg = f"{record.key} is a tombstone"
             raise InvalidRecord(msg)
         values: dict[str, Any] = {}
         try:
-            values["id"] = self._decode_id(record.key.id)
-            for name, decode in self._decoders.items():
-                values[name] = decode(fields[name])
+            asked = self._has_plain_uuids and type(id_) is UUID
+            values["id"] = id_ if asked else self._decode_id(record.key.id)
+            for name, kept, decode in self._kept:
+                value = fields[name]
+                values[name] = value if type(value) is kept else decode(value)
         except (KeyError, ValueError):
             values = self._validate_anew(record.key, fields)
         return cast("M", self._builder.build(values, Stamp(record.version, record.born)))

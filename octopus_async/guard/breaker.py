@@ -263,5 +263,6 @@ class Breaker:
             self._on_change(Transition(before, after, reason))
 
 
-_PASSING = frozenset({State.CLOSED, State.FORCED_CLOSED, State.DISABLED})
+# A tuple: its members are compared by identity, where a set asks for an enum's slow hash.
+_PASSING = (State.CLOSED, State.FORCED_CLOSED, State.DISABLED)
 _FORCED = frozenset({State.FORCED_OPEN, State.FORCED_CLOSED, State.DISABLED})

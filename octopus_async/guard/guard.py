@@ -71,6 +71,9 @@ class Guard:
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.adapter = adapter
+        # Asked for at each step of each call: the adapter's own, kept at hand.
+        self.name = adapter.name
+        self.capabilities = adapter.capabilities
         self.policy = policy or GuardPolicy()
         self._events = events or Events()
         self._uniform = uniform
@@ -78,7 +81,7 @@ class Guard:
         self._is_open = False
         self._opening = asyncio.Lock()
         self._closing = False
-        capabilities = adapter.capabilities
+        capabilities = self.capabilities
         self.reads = self._breaker("reads", self.policy.reads)
         self.writes = self._breaker("writes", self.policy.writes)
         self._probers = {
@@ -103,16 +106,6 @@ class Guard:
             lambda _: None,
             LaneLimits(capabilities.write_batch, capabilities.batch_bytes, 1, _FILL_QUEUE),
         )
-
-    @property
-    def name(self) -> str:
-        """The adapter's name."""
-        return self.adapter.name
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """The adapter's capabilities."""
-        return self.adapter.capabilities
 
     # -- what strategies use ---------------------------------------------------------------------
 

@@ -57,11 +57,12 @@ class Cascade(_Named):
 
     async def search(self, key: Key, backends: Sequence[Backend], deadline: float) -> Search:
         """Look for ``key`` in order."""
-        loop = asyncio.get_running_loop()
+        now = asyncio.get_running_loop().time
         answers: dict[str, Answer | Unavailable] = {}
-        for waiting, backend in zip(range(len(backends), 0, -1), backends, strict=True):
-            now = loop.time()
-            until = now + (deadline - now) / waiting if waiting > 1 else deadline
+        waiting = len(backends)
+        for backend in backends:
+            until = now() + (deadline - now()) / waiting if waiting > 1 else deadline
+            waiting -= 1
             answer = answers[backend.name] = await backend.fetch(key, until)
             if isinstance(answer, Record):
                 return Search(answer, answers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import NamedTuple
+from enum import Enum
 
 from octopus_async.backend import Answer, Backend, Journal
 from octopus_async.clock import Clock
@@ -17,11 +17,24 @@ from octopus_async.strategies.plan import Plan
 from octopus_async.strategies.read import Search
 
 
-class Fetch(NamedTuple):
-    """What all who look for one key at the same time wait for."""
+class Fetch:
+    """A search under way, and what others wait for who look for the same key; made when the first joins."""
 
-    deadline: float
-    outcome: asyncio.Future[Record | None]
+    __slots__ = ("deadline", "outcome")
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.outcome: asyncio.Future[Record | None] | None = None
+
+    def join(self) -> asyncio.Future[Record | None]:
+        """What its leader is going to find; cancelled if there will be nothing to tell."""
+        if self.outcome is None:
+            self.outcome = asyncio.get_running_loop().create_future()
+        return self.outcome
+
+
+class _Again(Enum):
+    AGAIN = "nothing is known: look once more"
 
 
 class Reader:
@@ -61,43 +74,53 @@ class Reader:
                 continue
             fetch = self._fetches.get(key)
             if fetch is None:
-                fetch = self._fetches[key] = Fetch(deadline, asyncio.get_running_loop().create_future())
-                await self._lead(plan, key, fetch)
+                found = await self._lead(plan, key, deadline)
             else:
-                await self._follow(plan, key, deadline, fetch)
-            # Its leader may have been cancelled, or a write may have begun meanwhile.
-            if not fetch.outcome.cancelled():
-                return fetch.outcome.result()
+                found = await self._follow(plan, key, deadline, fetch)
+            if found is not _Again.AGAIN:
+                return found
 
     def detach(self, key: Key) -> None:
         """Let nobody join a search of ``key`` that began before this moment."""
         self._fetches.pop(key, None)
 
-    async def _lead(self, plan: Plan, key: Key, fetch: Fetch) -> None:
-        """Search for all who wait for ``fetch``; it is cancelled if there is nothing to tell them."""
+    async def _lead(self, plan: Plan, key: Key, deadline: float) -> Record | _Again | None:
+        """Search, for all who join meanwhile as well."""
+        fetch = self._fetches[key] = Fetch(deadline)
         try:
             backends = [backend for backend in plan.readers if not self._is_behind(plan, backend, key)]
-            search = await plan.read.search(key, backends, fetch.deadline)
+            search = await plan.read.search(key, backends, deadline)
             # If a write began meanwhile, a cache may have shown what the primary is going to refuse.
-            if self._fetches.get(key) is fetch:
-                fetch.outcome.set_result(self._found(plan, key, search))
+            if self._fetches.get(key) is not fetch:
+                return _Again.AGAIN
+            found = self._found(plan, key, search)
+            if fetch.outcome is not None:
+                fetch.outcome.set_result(found)
         except OctopusError as error:
-            if asyncio.get_running_loop().time() >= fetch.deadline:
-                raise  # others may have more time
-            fetch.outcome.set_exception(error)
+            # At the deadline the others may still have time.
+            if fetch.outcome is not None and asyncio.get_running_loop().time() < deadline:
+                fetch.outcome.set_exception(error)
+                fetch.outcome.exception()  # who joined may be gone by now
+            raise
+        else:
+            return found
         finally:
-            fetch.outcome.cancel()
+            if fetch.outcome is not None:
+                fetch.outcome.cancel()
             if self._fetches.get(key) is fetch:
                 del self._fetches[key]
 
-    async def _follow(self, plan: Plan, key: Key, deadline: float, fetch: Fetch) -> None:
+    async def _follow(self, plan: Plan, key: Key, deadline: float, fetch: Fetch) -> Record | _Again | None:
         """Wait for another's search, but no longer than there is time."""
         left = deadline - asyncio.get_running_loop().time() if deadline < fetch.deadline else None
-        done, _ = await asyncio.wait([fetch.outcome], timeout=left)
+        outcome = fetch.join()
+        done, _ = await asyncio.wait([outcome], timeout=left)
         if not done:
             name = plan.primary.name
             message = f"backend {name} did not answer before the deadline"
             raise _unavailable(key, {name: BackendTimeout(message, backend=name)})
+        # Its leader may have been cancelled, or a write may have begun meanwhile.
+        return _Again.AGAIN if outcome.cancelled() else outcome.result()
 
     async def _write_ended(self, plan: Plan, key: Key, answer: Unavailable, deadline: float) -> None:
         """Wait for the write of a key whose primary cannot be asked."""
@@ -110,7 +133,8 @@ class Reader:
         if search.record is None:
             self._check_authority(plan, key, search.answers)
             return None
-        self._fill(plan, search.record, search.answers)
+        if len(search.answers) > 1:
+            self._fill(plan, search.record, search.answers)
         return self._living(search.record)
 
     def _is_behind(self, plan: Plan, backend: Backend, key: Key) -> bool:
