@@ -9,6 +9,7 @@ version, born. The fields follow, as an object; tombstones and markers have none
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 from zlib import crc32
 
@@ -38,6 +39,7 @@ _RECORD, _TOMBSTONE, _MARKER = _KINDS = ("r", "t", "m")
 _HEAD_LENGTH = 7
 _HEAD_LIMIT = 16 * 1024
 _SUM_LENGTH = 8
+_USUAL_END = re.compile(rb'"([0-7][0-9A-HJKMNP-TV-Z]{25})","([0-7][0-9A-HJKMNP-TV-Z]{25})"\]')
 
 
 class Cell(NamedTuple):
@@ -147,6 +149,9 @@ def decode_cell(data: bytes, key: Key, fingerprint: str) -> Cell:
     if data[:_SUM_LENGTH] != b"%08x" % crc32(document):
         return EMPTY
     head, _, payload = document.partition(b"\n")
+    versions = _versions_of_usual(head, key, fingerprint)
+    if versions is not None:
+        return Cell(versions[1].decode(), versions[2].decode(), payload)
     try:
         kind, written_by, version, born = _parse_head(head, key)
     except ValueError:
@@ -154,6 +159,17 @@ def decode_cell(data: bytes, key: Key, fingerprint: str) -> Cell:
     if kind == _MARKER or written_by != fingerprint:
         return Cell(version, marker=True)
     return Cell(version, born, payload if kind == _RECORD else None)
+
+
+def _versions_of_usual(head: bytes, key: Key, fingerprint: str) -> re.Match[bytes] | None:
+    """Version and born of the head that a living record of this key has; None for any other head.
+
+    Nearly all heads are such: what is known beforehand is compared, which takes half as long as parsing it.
+    """
+    if '"' in key.id or "\\" in key.id:
+        return None  # these stand escaped in a head
+    start = f'[{_FORMAT},"{_RECORD}","{key.model}","{key.id}","{fingerprint}",'.encode()
+    return _USUAL_END.fullmatch(head, len(start)) if head.startswith(start) else None
 
 
 def _parse_head(head: bytes, key: Key) -> tuple[str, str, str, str]:

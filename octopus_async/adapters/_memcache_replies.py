@@ -48,7 +48,7 @@ class Replies:
     async def items(self, keys: Sequence[bytes], found: dict[bytes, Item], limit: int) -> None:
         """The reply to ``gets``; values above ``limit`` bytes are read past."""
         expected = set(keys)
-        while (line := await self._line()) != b"END":
+        while (line := self._line_at_hand() or await self._line()) != b"END":
             terms = line.split(b" ")
             if len(terms) != _VALUE_TERMS or terms[0] != b"VALUE" or terms[1] not in expected:
                 raise ClientException("unexpected reply", line[:80])
@@ -56,20 +56,37 @@ class Replies:
             if not length.isdigit() or not token.isdigit():
                 raise ClientException("malformed reply", line[:80])
             expected.remove(key)
-            found[key] = Item(await self._block(int(length), limit), token)
+            data = self._block_at_hand(int(length), limit)
+            found[key] = Item(await self._block(int(length), limit) if data is None else data, token)
 
     def finish(self) -> None:
         """Make sure that nothing follows."""
         if self._at != len(self._data):
             raise ClientException("bytes after the last reply")
 
+    # A batch's reply arrives in a few large pieces: most of it is at hand, and needs no awaiting.
+
+    def _line_at_hand(self) -> bytes | None:
+        at = self._at
+        end = self._data.find(b"\r\n", at)
+        if end < 0:
+            return None
+        self._at = end + 2
+        return self._data[at:end]
+
+    def _block_at_hand(self, length: int, limit: int) -> bytes | None:
+        at = self._at
+        end = at + length
+        if length > limit or self._data[end : end + 2] != b"\r\n":
+            return None
+        self._at = end + 2
+        return self._data[at:end]
+
     async def _line(self) -> bytes:
-        while (end := self._data.find(b"\r\n", self._at)) < 0:
+        while (line := self._line_at_hand()) is None:
             if len(self._data) - self._at > _LINE_LIMIT:
                 raise ClientException("a reply without an end")
             await self._more()
-        line = self._data[self._at : end]
-        self._at = end + 2
         return line
 
     async def _block(self, length: int, limit: int) -> bytes:

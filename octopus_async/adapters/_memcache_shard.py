@@ -133,11 +133,13 @@ class Shard:
         for wire, item in items.items():
             key = wires[wire]
             cell = self._form.decode(key, item)
-            miss = Miss(Lease(self, item.token, cell.version))
             try:
-                found[key] = miss if cell.marker else record_of(key, cell)
+                if not cell.marker:
+                    found[key] = record_of(key, cell)
+                    continue
             except ValueError:
-                found[key] = miss
+                pass  # its fields are no fields: it is to be written anew
+            found[key] = Miss(Lease(self, item.token, cell.version))
 
     async def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
         """Apply operations by their versions; never raises `Unavailable`."""

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
-from octopus_async.backend import Adapter, Answer, CacheAdapter, Capabilities, PeekAdapter, ScanAdapter
+from octopus_async.backend import Adapter, Answer, CacheAdapter, PeekAdapter, ScanAdapter
 from octopus_async.errors import (
     BackendFailed,
     BackendRefused,
