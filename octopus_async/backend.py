@@ -118,6 +118,26 @@ class CacheAdapter(Adapter, Protocol):
 
 
 @runtime_checkable
+class InProcessAdapter(CacheAdapter, Protocol):
+    """A backend in this process's own memory: while it is open it answers at once, and nothing can fail.
+
+    So there is nothing to batch, to time or to count, and its guard calls it without a detour.
+    """
+
+    def read_now(self, key: Key) -> Answer:
+        """As `read`, for one key."""
+        ...
+
+    def apply_now(self, operation: Operation, mode: Mode) -> Outcome:
+        """As `apply`, for one operation."""
+        ...
+
+    def fill_now(self, record: Record, lease: Miss) -> None:
+        """As `fill`, for one record."""
+        ...
+
+
+@runtime_checkable
 class ScanAdapter(Adapter, Protocol):
     """A backend that can list its records."""
 

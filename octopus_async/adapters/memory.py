@@ -132,10 +132,11 @@ class MemoryAdapter:
     async def read(self, keys: Sequence[Key]) -> list[Answer]:
         """Look up keys: records, tombstones, and for a cache misses with their leases."""
         self._check_open()
-        now = self._now()
-        if self._durable:
-            return [self._find(key, now) for key in keys]
-        return [self._look_up(key, now) for key in keys]
+        return [self.read_now(key) for key in keys]
+
+    def read_now(self, key: Key) -> Answer:
+        """See `InProcessAdapter`."""
+        return self._find(key, self._now()) if self._durable else self._look_up(key, self._now())
 
     async def peek(self, keys: Sequence[Key]) -> list[Record | None]:
         """Look up keys: records and tombstones; no lease is left for what a cache does not have."""
@@ -146,21 +147,26 @@ class MemoryAdapter:
     async def apply(self, operations: Sequence[Operation], mode: Mode) -> list[Outcome]:
         """Apply operations; a cache looks at versions alone, whatever the mode."""
         self._check_open()
-        if not self._durable:
-            now = self._now()
-            return [self._settle(operation, now) for operation in operations]
-        return [self._decide(operation, mode) for operation in operations]
+        return [self.apply_now(operation, mode) for operation in operations]
+
+    def apply_now(self, operation: Operation, mode: Mode) -> Outcome:
+        """See `InProcessAdapter`."""
+        return self._decide(operation, mode) if self._durable else self._settle(operation, self._now())
 
     async def fill(self, items: Sequence[tuple[Record, Miss]]) -> None:
         """Store each record whose lease still holds, and that is not below the lease's floor."""
         self._check_open()
-        for record, miss in items:
-            entry = self._entries.get(record.key)
-            if entry is None or entry is not miss.lease or record.version < entry.cell.version:
-                continue
-            cell = cell_of(record)
-            if cell is not None and _size(record.key, cell) <= self._max_bytes:
-                self._store(record.key, cell, self._now() + self._ttl)
+        for record, lease in items:
+            self.fill_now(record, lease)
+
+    def fill_now(self, record: Record, lease: Miss) -> None:
+        """See `InProcessAdapter`."""
+        entry = self._entries.get(record.key)
+        if entry is None or entry is not lease.lease or record.version < entry.cell.version:
+            return
+        cell = cell_of(record)
+        if cell is not None and _size(record.key, cell) <= self._max_bytes:
+            self._store(record.key, cell, self._now() + self._ttl)
 
     async def scan(
         self,

@@ -13,7 +13,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
-from octopus_async.backend import Adapter, Answer, CacheAdapter, PeekAdapter, ScanAdapter
+from octopus_async.backend import (
+    Adapter,
+    Answer,
+    CacheAdapter,
+    Capabilities,
+    InProcessAdapter,
+    PeekAdapter,
+    ScanAdapter,
+)
 from octopus_async.errors import (
     BackendFailed,
     BackendRefused,
@@ -71,17 +79,16 @@ class Guard:
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.adapter = adapter
-        # Asked for at each step of each call: the adapter's own, kept at hand.
-        self.name = adapter.name
-        self.capabilities = adapter.capabilities
+        self.name = adapter.name  # kept at hand, as each call asks for it again and again
         self.policy = policy or GuardPolicy()
         self._events = events or Events()
         self._uniform = uniform
+        self._in_process = adapter if isinstance(adapter, InProcessAdapter) else None
         self._models = Preparation(adapter, self._events)
         self._is_open = False
         self._opening = asyncio.Lock()
         self._closing = False
-        capabilities = self.capabilities
+        capabilities = adapter.capabilities
         self.reads = self._breaker("reads", self.policy.reads)
         self.writes = self._breaker("writes", self.policy.writes)
         self._probers = {
@@ -107,6 +114,11 @@ class Guard:
             LaneLimits(capabilities.write_batch, capabilities.batch_bytes, 1, _FILL_QUEUE),
         )
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """The adapter's capabilities."""
+        return self.adapter.capabilities
+
     # -- what strategies use ---------------------------------------------------------------------
 
     def fetch(self, key: Key, deadline: float) -> asyncio.Future[Answer | Unavailable]:
@@ -116,17 +128,25 @@ class Guard:
         """
         if not self.reads.passes:
             return _done(self._circuit_open("reads", self.reads))
+        if self._in_process is not None and self._is_open:
+            return _done(self._in_process.read_now(key))
         return self._read_lane.add(key, key, None, 0, deadline)
 
     def submit(self, operation: Operation, mode: Mode, deadline: float) -> asyncio.Future[Outcome]:
         """Apply one operation, batched with what else is written at this moment."""
         if not self.writes.passes:
             return _done(failed(self._circuit_open("writes", self.writes)))
+        if self._in_process is not None and self._is_open:
+            return _done(self._in_process.apply_now(operation, mode))
         return self._write_lane.add(operation, operation.key, mode, len(operation.payload or b""), deadline)
 
     def fill(self, record: Record, lease: Miss) -> None:
         """Offer a record to a cache; dropped when the cache is busy or unwell."""
-        if self.writes.passes and not self._closing:
+        if not self.writes.passes or self._closing:
+            return
+        if self._in_process is not None and self._is_open:
+            self._in_process.fill_now(record, lease)
+        else:
             deadline = asyncio.get_running_loop().time() + self.policy.timeout
             self._fill_lane.add((record, lease), record.key, None, 0, deadline)
 
