@@ -113,7 +113,8 @@ class Dao(Generic[M]):
             InvalidRecord: it cannot be stored everywhere; nothing was sent.
             WriteUnavailable: neither the primary nor the journal took it.
         """
-        fields, payload = self._mapper.encode(model, self._now(), create=True)
+        now = self._now()
+        fields, payload = self._mapper.encode(model, now, create=True)
         draft = Draft(
             Kind.CREATE,
             self._mapper.key_of(model),
@@ -123,7 +124,7 @@ class Dao(Generic[M]):
             may_conflict=self._mapper.may_be_refused(model),
             provisional=model.__octopus_mapping__.provisional,
         )
-        return await self._write(draft, model, timeout)
+        return await self._write(draft, model, now, timeout)
 
     async def read(self, id: Id, *, timeout: float | None = None) -> M | None:  # noqa: A002 - the field's name
         """The record of that id, as a fresh object; None if it certainly does not exist.
@@ -167,7 +168,8 @@ class Dao(Generic[M]):
             WriteUnavailable: neither the primary nor the journal took it, or ``if_version``
                 cannot be checked because the primary cannot be asked.
         """
-        fields, payload = self._mapper.encode(model, self._now(), create=False)
+        now = self._now()
+        fields, payload = self._mapper.encode(model, now, create=False)
         draft = Draft(
             Kind.UPDATE,
             self._mapper.key_of(model),
@@ -178,7 +180,7 @@ class Dao(Generic[M]):
             may_conflict=self._mapper.schema.constrained,
             provisional=model.__octopus_mapping__.provisional,
         )
-        return await self._write(draft, model, timeout)
+        return await self._write(draft, model, now, timeout)
 
     async def delete(
         self,
@@ -256,10 +258,10 @@ class Dao(Generic[M]):
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._gateway.wall(), UTC)
 
-    async def _write(self, draft: Draft, model: M, seconds: float | None) -> Receipt:
+    async def _write(self, draft: Draft, model: M, now: datetime, seconds: float | None) -> Receipt:
         receipt, operation = await self._gateway.write(draft, seconds)
         born = operation.born or self._mapper.stamp(model).born
-        self._mapper.restamped(model, draft.fields or {}, Stamp(operation.version, born))
+        self._mapper.restamped(model, draft.fields or {}, Stamp(operation.version, born), now)
         return receipt
 
 

@@ -455,14 +455,15 @@ class DaoManager:
         self.check_open()
         return self._reader.find(plan, key, self.deadline(seconds))
 
-    async def write(self, plan: Plan, draft: Draft, seconds: float | None) -> tuple[Receipt, Operation]:
-        """Write a draft by its plan, in a task that goes on when the caller is cancelled."""
+    def write(
+        self, plan: Plan, draft: Draft, seconds: float | None
+    ) -> Coroutine[Any, Any, tuple[Receipt, Operation]]:
+        """Write a draft by its plan; goes on when the caller is cancelled."""
         self.check_open()
         deadline = self.deadline(seconds)
         self._admission.enter(draft, len(self._tasks))
-        task = self._tasks.spawn(self._writer.write(plan, draft, deadline))
-        task.add_done_callback(lambda _: self._admission.leave(draft))
-        return await asyncio.shield(task)
+        work = self._writer.write(plan, draft, deadline)
+        return self._tasks.begin(work, lambda: self._admission.leave(draft)).result()
 
     async def _finish_writes(self) -> None:
         await self._tasks.finish(self.settings.close_timeout)
@@ -487,8 +488,8 @@ class _Gateway:
     def find(self, key: Key, deadline: float | None) -> Coroutine[Any, Any, Record | None]:
         return self._manager.find(self._plan, key, deadline)
 
-    async def write(self, draft: Draft, deadline: float | None) -> tuple[Receipt, Operation]:
-        return await self._manager.write(self._plan, draft, deadline)
+    def write(self, draft: Draft, deadline: float | None) -> Coroutine[Any, Any, tuple[Receipt, Operation]]:
+        return self._manager.write(self._plan, draft, deadline)
 
     def wall(self) -> float:
         return self._manager.settings.wall()

@@ -29,7 +29,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from octopus_async.codec import INTEGER_LIMIT, LONE_SURROGATE, decoder_of, encoder_of, kept_as
 from octopus_async.errors import ConfigurationError, InvalidRecord
-from octopus_async.model import Builder, KeyedModel, Stamp, id_was_generated, stamp_of
+from octopus_async.model import Builder, KeyedModel, Stamp, id_was_generated, set_stamp, stamp_of
 from octopus_async.record import Key, Record, Value
 from octopus_async.schema import Column, Schema, Type
 
@@ -159,11 +159,21 @@ class Mapper(Generic[M]):
             values = self._validate_anew(record.key, fields)
         return cast("M", self._builder.build(values, Stamp(record.version, record.born)))
 
-    def restamped(self, model: M, fields: Mapping[str, Value], stamp: Stamp) -> None:
-        """Tell a model what was stored of it: its moments and its version."""
-        for name in ("created_at", "updated_at"):
-            vars(model)[name] = datetime.fromisoformat(cast("str", fields[name]))
-        model._stamp = stamp  # noqa: SLF001 - the library's own attribute
+    def restamped(self, model: M, fields: Mapping[str, Value], stamp: Stamp, updated_at: datetime) -> None:
+        """Tell a model what was stored of it: its moments and its version.
+
+        Parameters:
+            model: the model that was written.
+            fields: what `encode` made of it.
+            stamp: its version, and that of its create.
+            updated_at: the moment that `encode` was given.
+        """
+        created = fields["created_at"]
+        same = created == fields["updated_at"]
+        values = vars(model)
+        values["updated_at"] = updated_at
+        values["created_at"] = updated_at if same else datetime.fromisoformat(cast("str", created))
+        set_stamp(model, stamp)
 
     def may_be_refused(self, model: M) -> bool:
         """Whether the primary has a reason to refuse a create of this model."""

@@ -125,7 +125,11 @@ def stamp_of(model: KeyedModel) -> Stamp:
 
 def set_stamp(model: KeyedModel, stamp: Stamp) -> None:
     """Note what is stored of ``model`` now."""
-    model._stamp = stamp  # noqa: SLF001 - the library's own attribute, in the model's own module
+    private = model.__pydantic_private__
+    if private is None:
+        model._stamp = stamp  # noqa: SLF001 - the library's own attribute, in the model's own module
+    else:
+        private["_stamp"] = stamp  # the short way of the same, after each write
 
 
 def id_was_generated(model: KeyedModel) -> bool:

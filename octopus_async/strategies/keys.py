@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import Any
 
 from octopus_async.errors import BackendTimeout
 from octopus_async.record import Key
@@ -42,15 +43,14 @@ class KeyLocks:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         line.append(waiter)
         try:
-            async with asyncio.timeout_at(deadline):
-                await waiter
-        except TimeoutError:
-            self._give_up(key, waiter)
-            msg = f"an earlier write of {key} was still under way at the deadline; nothing was sent"
-            raise BackendTimeout(msg, sent=False) from None
+            in_time = await until(waiter, deadline)
         except asyncio.CancelledError:
             self._give_up(key, waiter)
             raise
+        if not in_time:
+            self._give_up(key, waiter)
+            msg = f"an earlier write of {key} was still under way at the deadline; nothing was sent"
+            raise BackendTimeout(msg, sent=False)
 
     def release(self, key: Key) -> None:
         """Hand the lock to the next in line."""
@@ -104,5 +104,15 @@ class KeyLocks:
 
     def _give_up(self, key: Key, waiter: asyncio.Future[None]) -> None:
         # The lock may have been handed over in the very moment of giving up.
-        if waiter.done() and not waiter.cancelled():
+        if not waiter.cancel() and not waiter.cancelled():
             self.release(key)
+
+
+async def until(future: asyncio.Future[Any], deadline: float | None) -> bool:
+    """Wait for a future, but no longer than to ``deadline`` (the loop's clock); whether it is done.
+
+    Works where there is no current task, which `asyncio.timeout` needs.
+    """
+    left = None if deadline is None else deadline - asyncio.get_running_loop().time()
+    await asyncio.wait([future], timeout=left)
+    return future.done()

@@ -34,7 +34,7 @@ from octopus_async.record import (
 )
 from octopus_async.strategies.causes import said, soonest
 from octopus_async.strategies.debts import CacheDebts
-from octopus_async.strategies.keys import KeyLocks
+from octopus_async.strategies.keys import KeyLocks, until
 from octopus_async.strategies.lowwater import LowWater, Passage
 from octopus_async.strategies.plan import Acknowledge, Order, Plan
 from octopus_async.strategies.receipt import Receipt
@@ -112,7 +112,7 @@ class Writer:
         self._spawn = spawn
 
     async def write(self, plan: Plan, draft: Draft, deadline: float) -> tuple[Receipt, Operation]:
-        """Write ``draft``. To be run in a task of its own, which no caller's cancellation reaches.
+        """Write ``draft``. To be run where no caller's cancellation reaches it; it waits for futures alone.
 
         Raises:
             RecordRejected, RecordNotFound: the primary refused the record; no trace is left.
@@ -196,13 +196,10 @@ class Writer:
         names = tuple(backend.name for backend in (plan.primary, *plan.replicas))
         provisional = attempt.doubtful
         try:
-            async with asyncio.timeout_at(deadline):
-                sequence = await journal.append(operation, names, provisional=provisional)
-        except (JournalError, TimeoutError) as error:
+            sequence = await _in_time(journal.append(operation, names, provisional=provisional), deadline)
+        except JournalError as error:
             attempt.passage.end(doubt=outcome.status is Status.UNKNOWN)
             self._compensate(attempt, deadline)
-            if isinstance(error, TimeoutError):
-                error = JournalError("the journal was not durable before the deadline")
             # Only a journal that was full has certainly not kept it.
             claim = _claim(outcome) if isinstance(error, JournalFull) else _PERHAPS
             raise _unavailable(operation.key, _causes(attempt, error), claim) from error
@@ -237,22 +234,35 @@ class Writer:
         """
         if not attempt.sent:
             return None
-        operation = attempt.operation
-        answered = asyncio.gather(*attempt.sent.values())
         finished: asyncio.Future[JournalError | None] = asyncio.get_running_loop().create_future()
-        self._locks.unsettle(operation.key)
+        self._locks.unsettle(attempt.operation.key)
+        waiting = [future for future in attempt.sent.values() if not future.done()]
 
-        def follow(_: object) -> None:
-            owing = self._note_outcomes(attempt)
-            if owing:
-                self._spawn(self._owe(attempt, owing, finished))
-            else:
-                attempt.passage.end()
-                finished.set_result(None)
+        def answered(future: asyncio.Future[Outcome]) -> None:
+            waiting.remove(future)
+            if not waiting:
+                self._all_answered(attempt, finished)
 
-        answered.add_done_callback(follow)
-        finished.add_done_callback(lambda _: self._locks.settle(operation.key))
+        for future in list(waiting):
+            future.add_done_callback(answered)
+        if not waiting:
+            self._all_answered(attempt, finished)
         return finished
+
+    def _all_answered(self, attempt: Attempt, finished: asyncio.Future[JournalError | None]) -> None:
+        owing = self._note_outcomes(attempt)
+        if owing:
+            self._spawn(self._owe(attempt, owing, finished))
+        else:
+            attempt.passage.end()
+            self._finish(attempt, finished, None)
+
+    def _finish(
+        self, attempt: Attempt, finished: asyncio.Future[JournalError | None], reason: JournalError | None
+    ) -> None:
+        if not finished.done():
+            finished.set_result(reason)
+        self._locks.settle(attempt.operation.key)
 
     def _note_outcomes(self, attempt: Attempt) -> list[str]:
         """Record what the others said; gives the replicas that missed it."""
@@ -285,8 +295,7 @@ class Writer:
             attempt.passage.end(doubt=True)
             reason = error
         finally:
-            if not finished.done():
-                finished.set_result(reason)
+            self._finish(attempt, finished, reason)
 
     def _compensate(self, attempt: Attempt, deadline: float) -> None:
         """Take back what caches were given too early."""
@@ -301,6 +310,14 @@ class Writer:
         self._locks.settle(undo.key)
         if done.cancelled() or done.result()[1].status in NOT_TAKEN:
             self._debts[name].add(undo)
+
+
+async def _in_time(appending: asyncio.Future[int], deadline: float) -> int:
+    """The number of a journalled operation. Raises JournalError, also where that is not known in time."""
+    if await until(appending, deadline):
+        return appending.result()
+    appending.cancel()  # which stops waiting, and nothing else
+    raise JournalError("the journal was not durable before the deadline")
 
 
 class Attempt:

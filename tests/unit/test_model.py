@@ -147,7 +147,7 @@ def test_the_acknowledgement_tells_a_model_what_was_stored() -> None:
     mapper = Mapper(Book)
     book = Book(title="Emma")
     fields, _ = mapper.encode(book, LATER, create=True)
-    mapper.restamped(book, fields, STAMP)
+    mapper.restamped(book, fields, STAMP, LATER)
     assert (book.created_at, book.updated_at, book.version) == (LATER, LATER, "v2")
     assert mapper.stamp(book) == STAMP
 
@@ -176,7 +176,7 @@ def test_an_acknowledgement_reaches_models_that_guard_their_fields(kind: type[Fr
     mapper: Mapper[Any] = Mapper(kind)
     model = kind(title="Emma", updated_at=MOMENT)
     fields, _ = mapper.encode(model, LATER, create=True)
-    mapper.restamped(model, fields, STAMP)
+    mapper.restamped(model, fields, STAMP, LATER)
     assert (model.updated_at, model.version) == (LATER, "v2")
 
 

@@ -50,7 +50,7 @@ async def another_process_writes(it: Stage, book: Book, *, backend: str = "prima
     operation = Operation(Kind.CREATE, mapper.key_of(book), version, version, fields, payload)
     (outcome,) = await it.backends[backend].adapter.apply([operation], Mode.MIRROR)
     assert outcome.status is Status.APPLIED
-    mapper.restamped(book, fields, Stamp(version, version))
+    mapper.restamped(book, fields, Stamp(version, version), book.updated_at)
 
 
 async def settled(it: Stage) -> None:
