@@ -208,7 +208,8 @@ class FileJournal:
     def newest(self, key: Key, target: str) -> Operation | None:
         """See `Journal.newest`."""
         self._check()
-        return self._overlay.newest(key_bytes(key), target)
+        # Nothing waits while all is well, and every read and write asks.
+        return self._overlay.newest(key_bytes(key), target) if self._overlay.pending else None
 
     def owes(self, target: str) -> int:
         """See `Journal.owes`."""
@@ -218,7 +219,7 @@ class FileJournal:
     def owes_key(self, target: str, key: Key) -> bool:
         """See `Journal.owes_key`."""
         self._check()
-        return self._overlay.owes_key(target, key_bytes(key))
+        return bool(self._overlay.pending) and self._overlay.owes_key(target, key_bytes(key))
 
     def doubts(self, target: str, key: Key) -> bool:
         """See `Journal.doubts`."""
