@@ -167,9 +167,10 @@ def _expect(value: object, *kinds: type) -> None:
 
 
 def _encode_text(value: Any) -> str:  # noqa: ANN401 - checked here
-    if isinstance(value, Enum):
-        value = value.value
-    _expect(value, str)
+    if type(value) is not str:  # as nearly all are
+        if isinstance(value, Enum):
+            value = value.value
+        _expect(value, str)
     if "\0" in value:
         msg = "holds a NUL, which not every database stores"
         raise ValueError(msg)
@@ -177,9 +178,10 @@ def _encode_text(value: Any) -> str:  # noqa: ANN401 - checked here
 
 
 def _encode_integer(value: Any) -> int:  # noqa: ANN401 - checked here
-    if isinstance(value, Enum):
-        value = value.value
-    _expect(value, int)
+    if type(value) is not int:
+        if isinstance(value, Enum):
+            value = value.value
+        _expect(value, int)
     if not -INTEGER_LIMIT <= value < INTEGER_LIMIT:
         msg = "is past 64 bits"
         raise ValueError(msg)
@@ -210,7 +212,8 @@ def _encode_binary(value: Any) -> str:  # noqa: ANN401 - checked here
 
 
 def _encode_timestamp(value: Any) -> str:  # noqa: ANN401 - checked here
-    _expect(value, datetime)
+    if type(value) is not datetime:
+        _expect(value, datetime)
     if value.tzinfo is None:
         msg = "is a naive datetime: give it a time zone, or declare the field as NaiveDatetime"
         raise ValueError(msg)
@@ -221,7 +224,7 @@ def _encode_timestamp(value: Any) -> str:  # noqa: ANN401 - checked here
             msg = "is out of the range of years in UTC"
             raise ValueError(msg) from None
     _expect_year(value.year)
-    return cast("str", value.isoformat(timespec="microseconds"))[:-6] + "Z"
+    return f"{value.isoformat(timespec='microseconds')[:-6]}Z"
 
 
 def _encode_local_timestamp(value: Any) -> str:  # noqa: ANN401 - checked here
