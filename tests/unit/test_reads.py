@@ -311,6 +311,7 @@ async def test_readers_of_a_hot_key_do_not_wait_for_it_to_be_idle(tmp_path: Path
 
 async def test_a_key_with_a_write_in_flight_is_not_read_from_a_cache(tmp_path: Path) -> None:
     async with stage(tmp_path, guard=PATIENT) as it:
+        it.primary.delay = 0.5  # half of it is long on a busy machine too
         it.primary.writes = Fault.SLOW
         book = Book(title="one")
         writing = asyncio.create_task(it.books.create(book))
@@ -324,6 +325,7 @@ async def test_a_key_with_a_write_in_flight_is_not_read_from_a_cache(tmp_path: P
 async def test_while_the_primary_cannot_be_read_the_read_waits_for_the_write(tmp_path: Path) -> None:
     async with stage(tmp_path, guard=PATIENT) as it:
         it.primary.reads = Fault.REFUSE
+        it.primary.delay = 0.5  # half of it is long on a busy machine too
         it.primary.writes = Fault.SLOW
         book = Book(title="one")
         writing = asyncio.create_task(it.books.create(book))
