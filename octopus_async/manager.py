@@ -64,6 +64,8 @@ class Statistics:
         backends: each backend's breakers and queues, by its name.
         journal: the journal's figures; None without a journal.
         paused: why the replay of a backend waits for an operator, by its name.
+        waiting: models whose operations wait in the journal, because nobody asked for their Daos yet
+            or because their tables do not fit.
         behind: how many keys each cache has to be told of, by its name.
         writing: how many writes are under way.
         comparing: the models whose replicas are to be compared with their primary, or are being
@@ -73,6 +75,7 @@ class Statistics:
     backends: dict[str, GuardStatistics]
     journal: JournalStatistics | None
     paused: dict[str, str]
+    waiting: tuple[str, ...]
     behind: dict[str, int]
     writing: int
     comparing: frozenset[str]
@@ -257,6 +260,7 @@ class DaoManager:
             backends={name: guard.statistics() for name, guard in self._guards.items()},
             journal=self.journal.statistics() if self.journal is not None else None,
             paused={name: it.paused for name, it in self._replayers.items() if it.paused is not None},
+            waiting=tuple(sorted(set[str]().union(*(it.waiting for it in self._replayers.values())))),
             behind={name: debts.total for name, debts in self._debts.items()},
             writing=len(self._tasks),
             comparing=self._water.comparing(self._mappers),

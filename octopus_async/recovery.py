@@ -96,6 +96,11 @@ class Replayer:
         self._unfit: set[str] = set()
         self._passed_over = False
 
+    @property
+    def waiting(self) -> set[str]:
+        """The models whose operations wait: nobody asked for them yet, or their tables do not fit."""
+        return self._aside - {_FOR_PRIMARY}
+
     def wake(self) -> None:
         """There may be work, or the backend may be writable again."""
         self._wanted.set()

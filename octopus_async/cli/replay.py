@@ -128,7 +128,8 @@ class _Replay:
         if journal is None or statistics.journal is None:
             return set()
         targets = statistics.journal.pending_by_target
-        return {run.operation.key.model for name in targets for run in journal.runs(name, _LOOK_AT)}
+        found = {run.operation.key.model for name in targets for run in journal.runs(name, _LOOK_AT)}
+        return found.union(statistics.waiting)
 
     def _reasons(self, statistics: Statistics) -> Iterator[str]:
         for name, reason in statistics.paused.items():

@@ -142,7 +142,7 @@ def test_what_was_set_aside_comes_back_in_parts(shelf: Shelf) -> None:
     for name in names:
         shelf.put(create(name))
     shelf.overlay.set_aside(PRIMARY, [key_bytes(key(name)) for name in names], "reason")
-    found = []
+    found: list[str] = []
     while len(found) < len(names):
         assert shelf.overlay.runs(PRIMARY, 1) == []
         shelf.overlay.bring_back(PRIMARY, "reason", 100)
