@@ -39,11 +39,17 @@ def encoder_of(column: Column, info: FieldInfo) -> Callable[[Any], Value]:
     """A function that gives a stored value, or raises ValueError with the rest of a sentence."""
     is_json = column.type is Type.JSON
     encode = _json_encoder(_type_adapter(column, info)) if is_json else _ENCODERS[column.type]
+    if not is_json and _is_enumerated(info.annotation):
+        encode = _of_member(encode)
     if column.max_length is not None:
         encode = _limited(encode, column.max_length)
     if not column.nullable:
         return encode
     return lambda value: None if value is None else encode(value)
+
+
+def _of_member(encode: Callable[[Any], Value]) -> Callable[[Any], Value]:
+    return lambda value: encode(value.value if isinstance(value, Enum) else value)
 
 
 def _limited(encode: Callable[[Any], Value], limit: int) -> Callable[[Any], Value]:
@@ -168,8 +174,6 @@ def _expect(value: object, *kinds: type) -> None:
 
 def _encode_text(value: Any) -> str:  # noqa: ANN401 - checked here
     if type(value) is not str:  # as nearly all are
-        if isinstance(value, Enum):
-            value = value.value
         _expect(value, str)
     if "\0" in value:
         msg = "holds a NUL, which not every database stores"
@@ -179,8 +183,6 @@ def _encode_text(value: Any) -> str:  # noqa: ANN401 - checked here
 
 def _encode_integer(value: Any) -> int:  # noqa: ANN401 - checked here
     if type(value) is not int:
-        if isinstance(value, Enum):
-            value = value.value
         _expect(value, int)
     if not -INTEGER_LIMIT <= value < INTEGER_LIMIT:
         msg = "is past 64 bits"

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 
 from octopus_async.errors import ConfigurationError
 from octopus_async.testing.proxy import FaultyProxy
@@ -30,6 +31,10 @@ from tests.contract.sql import PostgresDatabase, emptied
 from tests.contract.sql import postgres_database as new_postgres_database
 
 ProxyFactory: TypeAlias = Callable[[str], Awaitable[FaultyProxy]]
+
+# The same examples each time: who looks for new ones runs the fuzzing session.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 _NEEDS = {
     "memcached_server": MEMCACHED,
