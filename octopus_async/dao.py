@@ -56,12 +56,12 @@ class Results(tuple[Result[T], ...], Generic[T]):
 class Gateway(Protocol):
     """What a Dao needs of its manager: the ways of reads and writes for its model."""
 
-    async def find(self, key: Key, deadline: float | None) -> Any:  # noqa: ANN401 - Record | None, known below
+    def find(self, key: Key, deadline: float | None) -> Awaitable[Any]:
         """The living record of a key, or None."""
         ...
 
-    async def write(self, draft: Draft, deadline: float | None) -> tuple[Receipt, Operation]:
-        """Write a draft; goes on if the caller is cancelled."""
+    def write(self, draft: Draft, deadline: float | None) -> Awaitable[tuple[Receipt, Operation]]:
+        """Write a draft, beginning at once; goes on if the caller is cancelled."""
         ...
 
     def wall(self) -> float:
