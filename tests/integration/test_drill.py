@@ -268,7 +268,7 @@ def test_the_drill_finds_what_is_planted_in_the_library(
     plant: Callable[[pytest.MonkeyPatch], None], found: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(monkeypatch)
-    result = CliRunner().invoke(app, ["drill", "--json", "--seconds=1"])
+    result = CliRunner().invoke(app, ["drill", "--json", "--seconds=2"])
     report = json.loads(result.stdout)
     assert report[found] > 0
     assert report["passed"] is False
