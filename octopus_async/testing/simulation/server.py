@@ -94,6 +94,12 @@ class Server:
         self._loop = loop
         self._random = random
         self._lying: list[_Request] = []
+        self._on_the_way = 0
+
+    @property
+    def awaits_writes(self) -> bool:
+        """Whether writes that were sent may still land."""
+        return self._on_the_way > 0 or any(request.writes for request in self._lying)
 
     async def call(self, action: Callable[[], T], *, writes: bool = False) -> T:
         """Have the server carry out ``action``. Raises `Unavailable`."""
@@ -106,7 +112,7 @@ class Server:
         request = _Request(action, reply, writes=writes)
         if switches.slow:
             self.struck("slow")
-        self._loop.outside(self._arrive, request, delay=self._latency() + switches.slow)
+        self._send(request, self._latency() + switches.slow)
         return await reply
 
     def hang(self) -> None:
@@ -119,7 +125,7 @@ class Server:
         lying, self._lying = self._lying, []
         for request in lying:
             if self._random.random() < 0.8:
-                self._loop.outside(self._arrive, request, delay=self._random.uniform(0.0, 0.3))
+                self._send(request, self._random.uniform(0.0, 0.3))
             else:
                 self._answer(request, self._error("lost the connection", sent=True))
 
@@ -129,7 +135,12 @@ class Server:
         for request in lying:
             self._answer(request, self._error("lost the connection", sent=True))
 
+    def _send(self, request: _Request, delay: float) -> None:
+        self._on_the_way += request.writes
+        self._loop.outside(self._arrive, request, delay=delay)
+
     def _arrive(self, request: _Request) -> None:
+        self._on_the_way -= request.writes
         switches = self.switches
         if switches.down:
             self.struck("down")

@@ -157,6 +157,8 @@ class World:
         self._heal()
         await self._until(lambda: all(slot.is_done for slot in self.slots), _LONGEST_CALLS, "clients")
         await self._drain()
+        # A write of unknown fate that nobody journalled may still lie between its client and the primary.
+        await self._until(lambda: not self.primary.awaits_writes, _LONGEST_CALLS, "writes on their way")
         self._look_at_stores()
         self.final.caches_at_once = self._caches()
         # What lay in a cache that hung lands a moment after, and is old from then on.
@@ -186,7 +188,12 @@ class World:
 
     def _is_drained(self) -> bool:
         managers = [slot.manager for slot in self._living() if slot.manager is not None]
-        return all(not (manager._owed() or manager.statistics().comparing) for manager in managers)  # noqa: SLF001 - `drained` would have to be run in each process
+        guards = [guard for manager in managers for guard in manager.backends.values()]
+        # A breaker that has just opened closes at its next probe, and has to.
+        return all(guard.reads.passes and guard.writes.passes for guard in guards) and all(
+            not (manager._owed() or manager.statistics().comparing)  # noqa: SLF001 - `drained` would have to be run in each process
+            for manager in managers
+        )
 
     def _living(self) -> list[Slot]:
         return [slot for slot in self.slots if slot.process is not None and not slot.process.dead]
