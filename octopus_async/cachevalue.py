@@ -15,7 +15,7 @@ from zlib import crc32
 
 from pydantic_core import from_json, to_json
 
-from octopus_async.clock import is_version
+from octopus_async.clock import VERSION_PATTERN, is_version
 from octopus_async.errors import InvalidRecord
 from octopus_async.record import (
     APPLIED,
@@ -39,7 +39,7 @@ _RECORD, _TOMBSTONE, _MARKER = _KINDS = ("r", "t", "m")
 _HEAD_LENGTH = 7
 _HEAD_LIMIT = 16 * 1024
 _SUM_LENGTH = 8
-_USUAL_END = re.compile(rb'"([0-7][0-9A-HJKMNP-TV-Z]{25})","([0-7][0-9A-HJKMNP-TV-Z]{25})"\]')
+_USUAL_END = re.compile(rf'"({VERSION_PATTERN})","({VERSION_PATTERN})"\]'.encode())
 
 
 class Cell(NamedTuple):

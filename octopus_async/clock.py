@@ -18,7 +18,9 @@ _DIGIT = {character: value for value, character in enumerate(_ALPHABET)}
 _PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
 _COUNTER_LIMIT = 1 << 16
 _LAST_MILLISECOND = (1 << 48) - 1
-_SHAPE = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")
+VERSION_PATTERN = r"[0-7][0-9A-HJKMNP-TV-Z]{25}"
+"""What every version looks like, for those who look for one within other text."""
+_SHAPE = re.compile(VERSION_PATTERN + r"\Z")
 VERSION_LENGTH = 26
 
 
