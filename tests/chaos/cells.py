@@ -20,6 +20,7 @@ from octopus_async.cli.service import owed
 from octopus_async.events import BreakerChanged, Event, ReplayStarted
 from octopus_async.guard import State
 from octopus_async.journal import FileJournal
+from tests.chaos.databases import DATABASES
 from tests.chaos.disks import small_disk
 from tests.chaos.pulse import Pulse
 from tests.chaos.rig import Room
@@ -31,8 +32,8 @@ _PATIENCE = 20.0
 _SMALL_DISK = 16 * 1024 * 1024
 _SPARE = 64 * 1024
 _ENOUGH = 50
-JOURNAL_FULL = "mariadb killed, journal's disk full"
-JOURNAL_STAYS_FULL = "mariadb killed, journal's disk full beyond it"
+JOURNAL_FULL = "killed, journal's disk full"
+JOURNAL_STAYS_FULL = "killed, journal's disk full beyond it"
 
 
 class When(Enum):
@@ -53,9 +54,19 @@ class Cell(NamedTuple):
         return f"{self.fault}, {self.when.value}"
 
     @property
+    def database(self) -> str:
+        """The name of the database that it needs."""
+        return "postgres" if self.fault.startswith("postgres") else "mariadb"
+
+    @property
     def needs_small_disk(self) -> bool:
-        """Whether MariaDB has to have a disk that can be filled."""
-        return self.fault == "mariadb disk full"
+        """Whether the database has to have a disk that can be filled."""
+        return self.fault == f"{self.database} disk full"
+
+    @property
+    def fills_journal(self) -> bool:
+        """Whether the journal's disk is filled as well."""
+        return self.fault.endswith((JOURNAL_FULL, JOURNAL_STAYS_FULL))
 
     @property
     def blind(self) -> bool:
@@ -68,19 +79,20 @@ _ENDS = (
     *("killed", "stopped 0.5 s", "stopped 5 s", "stopped 60 s"),
     *("cut", "reset", "slow", "half-closed", "swallowed", "at its limit"),
 )
-_FAULTS = (
-    *(f"{server} {end}" for server in ("mariadb", "memcached") for end in _ENDS),
-    "mariadb read-only",
-    "mariadb disk full",
-    "column renamed",
-    "both killed",
-    "mariadb killed, memcached emptied",
+_OF_DATABASES = (
+    *("read-only", "disk full", "column renamed"),
+    *("and memcached killed", "killed, memcached emptied"),
 )
-_READABLE = ("mariadb read-only", "mariadb disk full")
+_FAULTS = (
+    *(f"{server} {end}" for server in ("mariadb", "postgres", "memcached") for end in _ENDS),
+    *(f"{database} {what}" for database in DATABASES for what in _OF_DATABASES),
+)
+_READABLE = ("mariadb read-only", "mariadb disk full", "postgres read-only")
 CELLS = [
     *(Cell(fault, when) for fault in _FAULTS for when in When),
     *(
-        Cell(fault, when)
+        Cell(f"{database} {fault}", when)
+        for database in DATABASES
         for fault in (JOURNAL_FULL, JOURNAL_STAYS_FULL)
         for when in (When.LOADED, When.REPLAYING)
     ),
@@ -91,9 +103,11 @@ SHORT = [
     Cell("memcached reset", When.LOADED),
     Cell("mariadb half-closed", When.IDLE),
     Cell("mariadb stopped 0.5 s", When.REPLAYING),
-    Cell("column renamed", When.REPLAYING),
+    Cell("mariadb column renamed", When.REPLAYING),
     Cell("mariadb disk full", When.LOADED),
-    Cell(JOURNAL_FULL, When.LOADED),
+    Cell(f"mariadb {JOURNAL_FULL}", When.LOADED),
+    Cell("postgres killed", When.LOADED),
+    Cell("postgres column renamed", When.LOADED),
 ]
 
 
@@ -207,7 +221,7 @@ class Run:
             self._pulse.stop()
             if fault in room.faults:
                 await room.do("heal", fault)
-            await room.do("heal", "mariadb killed")
+            await room.do("heal", f"{self._cell.database} killed")
         rows = await room.do("held", _SEED)
         compare(self._ledger, [Held(Name(*name), step, intact) for name, step, intact in rows])
         return self._conclude()
@@ -247,9 +261,9 @@ class Run:
 
     async def _until_replaying(self) -> None:
         self._blind = True
-        await self._room.do("strike", "mariadb killed")
+        await self._room.do("strike", f"{self._cell.database} killed")
         await asyncio.sleep(1.5)
-        await self._room.do("heal", "mariadb killed")
+        await self._room.do("heal", f"{self._cell.database} killed")
         async with asyncio.timeout(_PATIENCE):
             await self._replaying.wait()
 
@@ -336,10 +350,10 @@ class Run:
 
 
 class RunWithFullJournal(Run):
-    """A cell in which MariaDB is killed, and then the journal's disk is full as well.
+    """A cell in which the database is killed, and then the journal's disk is full as well.
 
-    Either there is room again while MariaDB is still away, and from then on writes are taken as before. Or
-    MariaDB is back first: then it is given what it is owed, and takes writes, with a disk that is still full.
+    Either there is room again while it is still away, and from then on writes are taken as before. Or it
+    is back first: then it is given what it is owed, and takes writes, with a disk that is still full.
     """
 
     def __init__(self, cell: Cell, room: Room, folder: Path) -> None:
@@ -359,15 +373,15 @@ class RunWithFullJournal(Run):
 
     async def _struck(self) -> None:
         ledger = self._ledger
-        await self._room.do("strike", "mariadb killed")
+        await self._room.do("strike", f"{self._cell.database} killed")
         await asyncio.sleep(0.5)
         await asyncio.to_thread(self._disk.fill, _SPARE)
         await self._until(lambda: len(self._refusals) >= _ENOUGH)
-        if self._cell.fault == JOURNAL_FULL:
+        if self._cell.fault.endswith(JOURNAL_FULL):
             self._disk.empty()
             await self._went_on(lambda: ledger.journalled)
-        await self._room.do("heal", "mariadb killed")
-        if self._cell.fault == JOURNAL_STAYS_FULL:
+        await self._room.do("heal", f"{self._cell.database} killed")
+        if self._cell.fault.endswith(JOURNAL_STAYS_FULL):
             await self._went_on(lambda: ledger.fates[Fate.ACKNOWLEDGED])
 
     async def _went_on(self, count: Callable[[], int]) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import pytest
 
-from octopus_async.testing.servers import MARIADB, MEMCACHED, find
+from octopus_async.testing.servers import MARIADB, MEMCACHED, POSTGRES, find
 from tests.chaos.cells import CELLS, SHORT, Cell, Measured
 from tests.chaos.disks import why_not_mounted
 from tests.chaos.rig import Room
 
+_KINDS = {"mariadb": MARIADB, "postgres": POSTGRES}
 MEASURED = pytest.StashKey[list[Measured]]()
 
 
@@ -32,38 +33,35 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.line(line)
         if why_not_mounted() is not None:
             terminalreporter.line(
-                f"The journal's disk was full by a quota in the process, and MariaDB's was not: "
+                f"The journal's disk was full by a quota in the process, and a database's was not: "
                 f"mounting a small one takes root ({why_not_mounted()})"
             )
 
 
 @pytest.fixture(scope="session")
-def ordinary_room() -> Generator[Room]:
-    for kind in (MARIADB, MEMCACHED):
-        find(kind)
-    room = Room()
-    yield room
-    room.close()
+def rooms() -> Generator[Callable[[Cell], Room]]:
+    """The servers of a cell, started for the first one that needs them."""
+    opened: dict[tuple[str, bool], Room] = {}
 
+    def room_for(cell: Cell) -> Room:
+        name = cell.database, cell.needs_small_disk
+        if name not in opened:
+            opened[name] = Room(cell.database, small=cell.needs_small_disk)
+        return opened[name]
 
-@pytest.fixture(scope="session")
-def small_room() -> Generator[Room]:
-    why_not = why_not_mounted()
-    if why_not is not None:
-        pytest.skip(f"MariaDB's disk cannot be filled: mounting a small one takes root ({why_not})")
-    for kind in (MARIADB, MEMCACHED):
-        find(kind)
-    room = Room(small=True)
-    yield room
-    room.close()
+    yield room_for
+    for room in opened.values():
+        room.close()
 
 
 @pytest.fixture
-def room(cell: Cell, request: pytest.FixtureRequest) -> Room:
-    """The servers of a cell: those with a small disk are started for the cells that fill it alone."""
-    name = "small_room" if cell.needs_small_disk else "ordinary_room"
-    room: Room = request.getfixturevalue(name)
-    return room
+def room(cell: Cell, rooms: Callable[[Cell], Room]) -> Room:
+    why_not = why_not_mounted() if cell.needs_small_disk else None
+    if why_not is not None:
+        pytest.skip(f"{cell.database}'s disk cannot be filled: mounting a small one takes root ({why_not})")
+    for kind in (_KINDS[cell.database], MEMCACHED):
+        find(kind)
+    return rooms(cell)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.cells import JOURNAL_FULL, JOURNAL_STAYS_FULL, Cell, Measured, Run, RunWithFullJournal, When
+from tests.chaos.cells import Cell, Measured, Run, RunWithFullJournal, When
 from tests.chaos.rig import Room
 
 
@@ -14,8 +14,7 @@ from tests.chaos.rig import Room
 async def test_nothing_is_lost_late_or_stuck(
     cell: Cell, room: Room, tmp_path: Path, measured: list[Measured]
 ) -> None:
-    full = cell.fault in (JOURNAL_FULL, JOURNAL_STAYS_FULL)
-    run = RunWithFullJournal if full else Run
+    run = RunWithFullJournal if cell.fills_journal else Run
     found = await run(cell, room, tmp_path).run()
     measured.append(found)
     assert {fault: examples for fault, examples in found.faults.items() if examples} == {}
@@ -28,6 +27,6 @@ async def test_nothing_is_lost_late_or_stuck(
         assert found.journalled == 0
     if cell.when is When.REPLAYING or (cell.needs_small_disk and cell.when is When.LOADED):
         assert found.journalled > 0
-    if full:
+    if cell.fills_journal:
         assert found.refused_writes > 0
         assert found.went_on > 0

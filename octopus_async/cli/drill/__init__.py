@@ -26,6 +26,7 @@ class Primary(StrEnum):
 
     SQLITE = "sqlite"
     MYSQL = "mysql"
+    POSTGRES = "postgres"
 
 
 class Cache(StrEnum):
@@ -39,7 +40,10 @@ class Cache(StrEnum):
 def command(  # noqa: PLR0913 - the options of the command line
     *,
     primary: Annotated[
-        Primary, typer.Option(help="sqlite: a file that another process locks; mysql: a private MariaDB.")
+        Primary,
+        typer.Option(
+            help="sqlite: a file that another process locks; mysql, postgres: a private MariaDB or Postgres."
+        ),
     ] = Primary.SQLITE,
     cache: Annotated[
         Cache, typer.Option(help="memory: in this process; memcached: a private memcached.")

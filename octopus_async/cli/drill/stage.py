@@ -207,6 +207,25 @@ async def _mysql_rows(url: str) -> list[Sequence[Any]]:
 
 
 @asynccontextmanager
+async def postgres_primary(_: Path) -> AsyncGenerator[Place]:
+    """A private Postgres, killed and stopped."""
+    from octopus_async.testing.servers import PostgresServer
+
+    async with PostgresServer() as server:
+        yield Place("Postgres", server.url, _server_blows(server), lambda: _postgres_rows(server.url))
+
+
+async def _postgres_rows(url: str) -> list[Sequence[Any]]:
+    import asyncpg
+
+    connection = await asyncpg.connect(url, ssl=False)
+    try:
+        return [tuple(row) for row in await connection.fetch(_SELECT)]
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
 async def memcached_cache(_: Path) -> AsyncGenerator[Place]:
     """A private memcached, killed and stopped."""
     from octopus_async.testing.servers import MemcachedServer
@@ -226,7 +245,11 @@ def _server_blows(server: Any) -> tuple[Blow, ...]:  # noqa: ANN401 - PrivateSer
 
 
 Opener = Callable[[Path], AbstractAsyncContextManager[Place]]
-PRIMARIES: dict[str, Opener] = {"sqlite": sqlite_primary, "mysql": mysql_primary}
+PRIMARIES: dict[str, Opener] = {
+    "sqlite": sqlite_primary,
+    "mysql": mysql_primary,
+    "postgres": postgres_primary,
+}
 CACHES: dict[str, Opener] = {"memory": memory_cache, "memcached": memcached_cache}
 
 

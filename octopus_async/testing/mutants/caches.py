@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import octopus_async.adapters.memory
@@ -33,13 +33,13 @@ def cached_tombstone_forgotten() -> None:
 def lease_ignored() -> None:
     """A reader fills whatever it has found, whether or not its lease still holds."""
 
-    async def fill(self: MemoryAdapter, items: Sequence[tuple[Record, Miss]]) -> None:
-        for record, _ in items:
-            cell = cell_of(record)
-            if cell is not None:
-                self._store(record.key, cell, self._now() + self._ttl)
+    def fill(self: MemoryAdapter, record: Record, lease: Miss) -> None:
+        del lease
+        cell = cell_of(record)
+        if cell is not None:
+            self._store(record.key, cell, self._now() + self._ttl)
 
-    MemoryAdapter.fill = fill
+    MemoryAdapter.fill_now = fill
 
 
 def overlay_not_read() -> None:
@@ -106,17 +106,16 @@ def lease_ignored_by_memcache() -> None:
 
 def filled_below_the_floor() -> None:
     """A reader fills a cache with what is older than the cache has been told of."""
-    original = MemoryAdapter.fill
+    original = MemoryAdapter.fill_now
 
-    async def fill(self: MemoryAdapter, items: Sequence[tuple[Record, Miss]]) -> None:
-        for record, miss in items:
-            entry = self._entries.get(record.key)
-            if entry is not None and entry is miss.lease:
-                self._entries[record.key] = lease = entry._replace(cell=entry.cell._replace(version=""))
-                miss = Miss(lease)  # noqa: PLW2901 - the same, without its floor
-            await original(self, [(record, miss)])
+    def fill(self: MemoryAdapter, record: Record, lease: Miss) -> None:
+        entry = self._entries.get(record.key)
+        if entry is not None and entry is lease.lease:
+            self._entries[record.key] = entry = entry._replace(cell=entry.cell._replace(version=""))
+            lease = Miss(entry)  # the same, without its floor
+        original(self, record, lease)
 
-    MemoryAdapter.fill = fill
+    MemoryAdapter.fill_now = fill
 
 
 def value_of_another_key_taken() -> None:
