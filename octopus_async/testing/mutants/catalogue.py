@@ -142,6 +142,11 @@ MUTANTS: dict[str, Mutant] = {
             ("tests/adversity/test_mysql_servers.py -k read_only",),
         ),
         Mutant(
+            "read-only-postgres-taken-for-a-rejection",
+            writes.read_only_postgres_taken_for_a_rejection,
+            ("tests/adversity/test_postgres_servers.py -k read_only",),
+        ),
+        Mutant(
             "full-disk-taken-for-a-rejection",
             writes.full_disk_taken_for_a_rejection,
             ("tests/adversity/test_sqlite_hazards.py -k full_disk",),
@@ -151,6 +156,21 @@ MUTANTS: dict[str, Mutant] = {
             "condition-accepted-unasked",
             writes.condition_accepted_unasked,
             (f"{_UNIT}/test_writes.py", SIMULATION),
+        ),
+        Mutant(
+            "what-is-noted-not-waited-for",
+            journals.noted_ignored,
+            (SIMULATION, "tests/crash/test_journal_regressions.py"),
+        ),
+        Mutant(
+            "unreadable-taken-for-torn",
+            journals.unreadable_taken_for_torn,
+            ("tests/crash/test_journal_regressions.py", SIMULATION),
+        ),
+        Mutant(
+            "successor-compares-nothing",
+            journals.successor_compares_nothing,
+            (SIMULATION, f"{_UNIT}/test_catchup.py"),
         ),
     )
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from octopus_async.clock import Clock
-from octopus_async.journal import commit, format, overlay, scan  # noqa: A004 - the module's name
+from octopus_async.journal import FileJournal, adopt, commit, format, overlay, scan  # noqa: A004 - the module's name
 from octopus_async.journal.folder import Folder
 from octopus_async.testing.simulation.processdisk import ProcessDisk
 
@@ -15,6 +15,7 @@ from octopus_async.testing.simulation.processdisk import ProcessDisk
 # mypy: disable-error-code="method-assign,assignment"
 
 
+_adopt: Any = adopt
 _overlay: Any = overlay
 
 
@@ -91,3 +92,18 @@ def settled_forgotten() -> None:
     from octopus_async.journal.settlements import Settlements
 
     Settlements.applied = lambda *_: None
+
+
+def noted_ignored() -> None:
+    """A write does not wait until the journal has noted that what it replayed of the key is done."""
+    FileJournal.noted = lambda *_: None
+
+
+def unreadable_taken_for_torn() -> None:
+    """What the disk could not read once is cut off like a torn end."""
+    _adopt.UNREADABLE = "\0"  # in nobody's words
+
+
+def successor_compares_nothing() -> None:
+    """A process that takes over from one that crashed leaves replicas as they are."""
+    FileJournal.inherited = lambda *_: {}

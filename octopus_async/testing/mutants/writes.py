@@ -185,6 +185,13 @@ def read_only_mariadb_taken_for_a_rejection() -> None:
     _mysql_errors._RECORD_FAULTS.add(1290)
 
 
+def read_only_postgres_taken_for_a_rejection() -> None:
+    """Postgres's refusal of all writes is said to be the record's fault."""
+    from octopus_async.adapters import _postgres_errors
+
+    _postgres_errors._RECORD_FAULTS.add("25006")
+
+
 def full_disk_taken_for_a_rejection() -> None:
     """SQLite's lack of room is said to be the record's fault."""
     import sqlite3
