@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import pwd
 import stat
 import time
 import weakref
@@ -28,7 +29,7 @@ class Disk(Protocol):
         ...
 
     def check_folder(self, path: Path) -> None:
-        """Raise JournalError if that is no folder of its own right, or one that everybody can write to."""
+        """Raise JournalError if that is no folder of its own right, or others can write to it."""
         ...
 
     def list_folder(self, path: Path) -> list[str]:
@@ -48,7 +49,10 @@ class Disk(Protocol):
         ...
 
     def open(self, path: Path) -> int:
-        """Open a file for reading and truncating; gives its descriptor."""
+        """Open a file for reading and truncating; gives its descriptor.
+
+        Raises JournalError if it is no plain file, or others can write to it.
+        """
         ...
 
     def size(self, file: int) -> int:
@@ -93,12 +97,18 @@ class Disk(Protocol):
 
 
 class OsDisk:
-    """The machine's own disk. After a fork the child has none of its descriptors, and so no lock."""
+    """The machine's own disk. After a fork the child has none of its descriptors, and so no lock.
+
+    Parameters:
+        of_anybody: whether files may belong to another user, as when root looks at them: what root
+            makes among a service's files is out of that service's reach.
+    """
 
     # What each method does is said in `Disk`.
     # ruff: noqa: D102
 
-    def __init__(self) -> None:
+    def __init__(self, *, of_anybody: bool = False) -> None:
+        self._of_anybody = of_anybody
         self._open: set[int] = set()
         _disks.add(self)
 
@@ -106,15 +116,14 @@ class OsDisk:
         path.mkdir(0o700)
 
     def check_folder(self, path: Path) -> None:
-        mode = path.lstat().st_mode
-        if stat.S_ISLNK(mode):
+        found = path.lstat()
+        if stat.S_ISLNK(found.st_mode):
             raise JournalError(
                 f"{path} is a symbolic link, which the journal does not follow: name the folder itself"
             )
-        if not stat.S_ISDIR(mode):
+        if not stat.S_ISDIR(found.st_mode):
             raise JournalError(f"{path} is not a folder: give the journal a folder of its own")
-        if mode & stat.S_IWOTH:
-            raise JournalError(f"everybody can write to {path}: give the journal a folder of its own")
+        self._check_access(path, found)
 
     def list_folder(self, path: Path) -> list[str]:
         return [entry.name for entry in path.iterdir()]
@@ -134,9 +143,11 @@ class OsDisk:
 
     def open(self, path: Path) -> int:
         file = self._opened(path, os.O_RDWR)
-        if not stat.S_ISREG(os.fstat(file).st_mode):
+        try:
+            self._check_file(path, os.fstat(file))
+        except BaseException:
             self.close(file)
-            raise JournalError(f"{path} is not a plain file")
+            raise
         return file
 
     def size(self, file: int) -> int:
@@ -182,6 +193,24 @@ class OsDisk:
             self._open.add(file)
         return file
 
+    def _check_file(self, path: Path, found: os.stat_result) -> None:
+        if not stat.S_ISREG(found.st_mode):
+            raise JournalError(f"{path} is not a plain file")
+        self._check_access(path, found)
+
+    def _check_access(self, path: Path, found: os.stat_result) -> None:
+        """As sshd's StrictModes (sshd_config(5)): who else can write there can forge what is journalled."""
+        if found.st_uid != os.geteuid() and not self._of_anybody:
+            raise JournalError(
+                f"{path} belongs to the user {_user(found.st_uid)}, and this process runs as"
+                f" {_user(os.geteuid())}: run it as that user, or give the journal a folder of its own"
+            )
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise JournalError(
+                f"others than its owner can write to {path}: see that nobody did, and run `chmod go-rwx` on"
+                " it, or give the journal a folder of its own"
+            )
+
     def _lock_now(self, path: Path, *, shared: bool) -> int | None:
         flags = os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT
         file = self._opened(path, flags)
@@ -196,6 +225,12 @@ class OsDisk:
             raise
         self.close(file)
         return None
+
+
+def _user(number: int) -> str:
+    with contextlib.suppress(KeyError):
+        return f"{pwd.getpwuid(number).pw_name} ({number})"
+    return str(number)
 
 
 def _is_at(file: int, path: Path) -> bool:

@@ -216,7 +216,7 @@ async def drop_dead_letter(path: str | PathLike[str], sequence: int) -> None:
 
 
 def _root(path: str | PathLike[str], disk: Disk | None) -> Root:
-    root = Root(disk or OsDisk(), Path(path).absolute(), lambda: 0.0)
+    root = Root(disk or OsDisk(of_anybody=True), Path(path).absolute(), lambda: 0.0)
     with explained(f"read the journal {root.path}"):
         root.disk.check_folder(root.path)
     return root

@@ -129,7 +129,9 @@ MUTANTS: dict[str, Mutant] = {
             ("tests/contract/test_contract.py -k memcache",),
         ),
         Mutant(
-            "filled-below-the-floor", caches.filled_below_the_floor, (f"{_UNIT}/test_memory.py", SIMULATION)
+            "filled-below-the-floor",
+            caches.filled_below_the_floor,
+            ("tests/contract/test_contract.py -k memory",),
         ),
         Mutant(
             "value-of-another-key-taken",
@@ -160,7 +162,7 @@ MUTANTS: dict[str, Mutant] = {
         Mutant(
             "what-is-noted-not-waited-for",
             journals.noted_ignored,
-            (SIMULATION, "tests/crash/test_journal_regressions.py"),
+            ("tests/crash/test_journal_regressions.py",),
         ),
         Mutant(
             "unreadable-taken-for-torn",
