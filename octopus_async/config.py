@@ -9,13 +9,13 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from octopus_async.backend import Adapter, Journal
 from octopus_async.errors import ConfigurationError
 from octopus_async.guard import GuardPolicy
+from octopus_async.schemes import make_adapter
 from octopus_async.strategies.plan import Acknowledge, Order
 from octopus_async.strategies.read import Cascade, Hedge, Race, ReadStrategy
 from octopus_async.url import BackendURL
@@ -25,24 +25,6 @@ _DAY = 24 * 3600.0
 _OF_CACHES = GuardPolicy(timeout=0.5)
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
-
-class _Source(NamedTuple):
-    module: str
-    adapter: str
-    extra: str | None = None
-
-
-_SCHEMES = {
-    "memory": _Source("octopus_async.adapters.memory", "MemoryAdapter"),
-    "sqlite": _Source("octopus_async.adapters.sqlite", "SQLiteAdapter"),
-    "memcache": _Source("octopus_async.adapters.memcache", "MemcacheAdapter", "memcached"),
-    "memcached": _Source("octopus_async.adapters.memcache", "MemcacheAdapter", "memcached"),
-    "mysql": _Source("octopus_async.adapters.mysql", "MySQLAdapter", "mysql"),
-    "mariadb": _Source("octopus_async.adapters.mysql", "MySQLAdapter", "mysql"),
-    "postgres": _Source("octopus_async.adapters.postgres", "PostgresAdapter", "postgres"),
-    "postgresql": _Source("octopus_async.adapters.postgres", "PostgresAdapter", "postgres"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,23 +127,8 @@ def adapter_for(source: str | Adapter) -> Adapter:
     if not isinstance(source, str):
         return source
     url = BackendURL.parse(source)
-    known = _SCHEMES.get(url.scheme)
-    if known is None:
-        msg = f"no backend has the scheme {url.scheme}://; known are {', '.join(sorted(_SCHEMES))}"
-        raise ConfigurationError(msg)
-    try:
-        module = import_module(known.module)
-    except ModuleNotFoundError as error:
-        if known.extra is None or (error.name or "").startswith("octopus_async"):
-            raise
-        msg = (
-            f"{url.scheme}:// needs the package {error.name}, which is not installed: "
-            f"pip install 'octopus-async[{known.extra}]'"
-        )
-        raise ConfigurationError(msg) from None
-    make = getattr(module, known.adapter).from_url
     name = url.options.get("name")
-    return cast("Adapter", make(url) if name is None else make(_without_name(url), name=name))
+    return make_adapter(url) if name is None else make_adapter(_without_name(url), name=name)
 
 
 def _without_name(url: BackendURL) -> BackendURL:
