@@ -435,7 +435,8 @@ class DaoManager:
     def _owed(self) -> bool:
         owed = self.journal is not None and any(self.journal.owes(name) for name in self._replayers)
         behind = any(debts.total for debts in self._debts.values()) or bool(self._catch_up.behind())
-        return owed or behind or bool(self._tasks)
+        # What is on its way to a cache or a replica may be missed there, and be owed from then on.
+        return owed or behind or bool(self._tasks) or self._locks.unsettled
 
     # -- tasks -----------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ _REJECTIONS_IN_A_ROW = 10
 _RETRY_AFTER = 0.2
 _RETRY_AT_MOST = 2.0
 _DEBTS_AT_ONCE = 500
+_IN_LINE = 5.0  # seconds for which a cache's line is waited in; then it is a debt
 _LOOK_AHEAD = 1024
 _EVERYTHING = sys.maxsize
 _FOR_PRIMARY = ""  # as the reason for setting a key aside; any other is the name of a model
@@ -319,7 +320,7 @@ class Replayer:
     async def _tell_caches(self, operations: Sequence[Operation]) -> None:
         """Write the keys into every cache, or have them invalidated later, before the overlay goes."""
         for cache, owed in self._by_cache(operations):
-            outcomes = await cache.apply(owed, Mode.MIRROR)
+            outcomes = await _tell(cache, owed)
             for operation, outcome in zip(owed, outcomes, strict=True):
                 if outcome.status in NOT_TAKEN:
                     self._debts[cache.name].add(operation)
@@ -342,6 +343,17 @@ def _as_known(operation: Operation, outcome: Outcome) -> Operation:
     return Operation(Kind.INVALIDATE, operation.key, outcome.stored, operation.born)
 
 
+async def _tell(cache: Backend, operations: Sequence[Operation]) -> Sequence[Outcome]:
+    """Tell a cache, which goes by versions in whatever order it hears of them; but not of a retraction.
+
+    What that is to take back may still wait to be sent: it would land behind it, and stay.
+    """
+    if not any(operation.kind is Kind.RETRACT for operation in operations):
+        return await cache.apply(operations, Mode.MIRROR)
+    deadline = asyncio.get_running_loop().time() + _IN_LINE
+    return await asyncio.gather(*(cache.submit(operation, Mode.MIRROR, deadline) for operation in operations))
+
+
 class DebtCollector:
     """Tells one cache what it missed, as soon as it can be written again."""
 
@@ -362,7 +374,7 @@ class DebtCollector:
         due = self._debts.due(_DEBTS_AT_ONCE)
         if not due:
             return False
-        outcomes = await self.backend.apply(due, Mode.MIRROR)
+        outcomes = await _tell(self.backend, due)
         paid = 0
         for operation, outcome in zip(due, outcomes, strict=True):
             if outcome.status in NOT_TAKEN:

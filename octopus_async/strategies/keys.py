@@ -26,6 +26,11 @@ class KeyLocks:
         """Whether a write of ``key`` is held or unsettled."""
         return key in self._held or key in self._unsettled
 
+    @property
+    def unsettled(self) -> bool:
+        """Whether any backend may still answer for a write of any key."""
+        return bool(self._unsettled)
+
     def try_acquire(self, key: Key) -> bool:
         """Take the lock if nobody has it."""
         if key in self._held:

@@ -74,6 +74,21 @@ def test_what_was_rejected_leaves_no_trace() -> None:
     assert broken([CREATE, rejected], primary={"k": Row("2", "1", "v2")}) >= {"C4"}
 
 
+def test_what_was_refused_is_read_only_from_a_cache_that_came_back_with_it_and_in_its_time_to_live() -> None:
+    refused = call(2, "create", result="rejected", error="DuplicateRecord: v1")
+    seen = call(5, "read", seen="v2", version="2")
+    row = {"k": Row("1", "1", "v1")}
+    lenient = replace(TERMS, fresh_reads=False)
+    assert broken([CREATE, refused, seen], lenient, primary=row) == {"C4"}
+    relapsed = replace(lenient, relapses=((2.2, 4.0),), ttl=3.0)
+    assert broken([CREATE, refused, seen], relapsed, primary=row) == set()
+    for relapse, ttl in (((1.8, 4.0), 3.0), ((2.2, 5.6), 3.0), ((2.2, 4.0), 2.0)):
+        other = replace(lenient, relapses=(relapse,), ttl=ttl)
+        assert broken([CREATE, refused, seen], other, primary=row) == {"C4"}
+    told_late = replace(relapsed, early_caches=False)
+    assert broken([CREATE, refused, seen], told_late, primary=row) == {"C4"}
+
+
 def test_an_unknown_write_may_land() -> None:
     unknown = call(2, "update", result="unknown")
     assert broken([CREATE, unknown], primary={"k": Row("2", "1", "v2")}) == set()

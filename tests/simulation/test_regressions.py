@@ -283,3 +283,42 @@ async def test_a_record_that_was_deleted_can_be_created_again_from_a_clock_that_
         deleted = await ahead.dao(Note).delete(note.id)
         assert (await octopus.dao(Note).create(note)).version > deleted.version
         assert await octopus.dao(Note).read(note.id) is not None
+
+
+async def test_what_is_on_its_way_to_a_cache_or_a_replica_is_owed_to_it() -> None:
+    """Seeds 700348, 20044, 800425, 804343: drained, and the others were a write or two behind."""
+    cached, copied = MemoryAdapter(name="cache"), MemoryAdapter(durable=True, name="replica")
+    cache, replica = FaultyAdapter(cached, delay=0.2), FaultyAdapter(copied, delay=0.2)
+    primary = MemoryAdapter(durable=True, name="primary")
+    async with DaoManager([primary, cache, replica]) as octopus:
+        cache.writes = replica.writes = Fault.SLOW
+        await octopus.dao(Book).create(Book(id="1", title="everywhere"))
+        await drained(octopus)
+        assert title_of(await stored_in(cached)) == "everywhere"
+        assert title_of(await stored_in(copied)) == "everywhere"
+
+
+async def test_what_is_taken_back_from_a_cache_does_not_arrive_there_afterwards(tmp_path: Path) -> None:
+    """Seeds 20000 and 804779: the dead letter's retraction overtook the write that it was to take back."""
+    shared, cached = MemoryAdapter(durable=True, name="primary"), MemoryAdapter(name="cache")
+    primary, cache = FaultyAdapter(shared), FaultyAdapter(cached, delay=0.2)
+    async with (
+        DaoManager([shared]) as other,
+        DaoManager([primary, cache], journal=tmp_path / "journal", guard=SOON) as octopus,
+    ):
+        books = octopus.dao(Book)
+        book = Book(id="1", title="deleted")
+        await books.create(book)
+        await other.dao(Book).delete("1")
+        await drained(octopus)
+        cache.writes = Fault.SLOW
+        primary.break_down(Fault.REFUSE)
+        for title in ("on its way", "behind it", "and refused later"):
+            book.title = title
+            await books.update(book)
+        primary.heal()
+        await drained(octopus)
+        assert octopus.journal is not None
+        assert octopus.journal.dead_letters()
+        [left] = await cached.read([KEY])
+        assert not isinstance(left, Record)

@@ -224,7 +224,18 @@ class _Record:
 
     def _may_be_seen(self, call: Call, read: Call) -> bool:
         """What a cache was given too early may be seen by another process, until it is taken back."""
-        return call.process != read.process and self.terms.early_caches
+        return self.terms.early_caches and (call.process != read.process or self._came_back(call, read))
+
+    def _came_back(self, call: Call, read: Call) -> bool:
+        """Whether a cache had it before it was taken back, and came back with it from a crash.
+
+        What a crash leaves stale in a cache is stale no longer than the time to live, which counts on.
+        """
+        ended = read.deadline if read.responded is None else read.responded
+        return any(
+            call.invoked <= had and back <= ended and read.invoked <= had + self.terms.ttl
+            for had, back in self.terms.relapses
+        )
 
     def _read_is_fresh(self, read: Call) -> Iterator[Violation]:
         """It shows nothing older than what this process wrote or read before."""

@@ -165,6 +165,8 @@ class Terms:
         journal_failed: whether the journal's disk failed, so that it could not keep its ceiling.
         told_caches: the caches that hold nothing older than what was replayed, as they did not
             come back with old contents.
+        relapses: when a cache had what it came back with later, and when it came back.
+        ttl: seconds after which caches forget.
         pauses: when which process was stopped: name, from, until.
         forbidden: the word by which the primary rejects a value.
         slack: seconds by which an operation may miss its deadline.
@@ -179,6 +181,8 @@ class Terms:
     journalled: bool
     journal_failed: bool
     told_caches: tuple[str, ...] = ()
+    relapses: tuple[tuple[float, float], ...] = ()
+    ttl: float = 0.0
     pauses: tuple[tuple[str, float, float], ...] = ()
     forbidden: str = "bad"
     slack: float = 0.1

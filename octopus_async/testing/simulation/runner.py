@@ -177,5 +177,11 @@ def _terms(scenario: Scenario, world: World) -> Terms:
         journalled=setup.journal,
         journal_failed=journal_failed,
         told_caches=(CACHE,) if setup.shared_cache and (CACHE, "restart_old") not in kinds else (),
+        relapses=tuple(
+            (fault.at, fault.at + fault.seconds)
+            for fault in scenario.faults
+            if setup.shared_cache and fault.kind == "restart_old"
+        ),
+        ttl=setup.ttl,
         pauses=tuple(world.pauses),
     )
