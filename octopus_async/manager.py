@@ -281,7 +281,7 @@ class DaoManager:
             self._replayers[name].resume()
 
     async def drained(self, *, every: float = 0.01) -> None:
-        """Wait until nothing is owed to any backend, or on its way. Bound the wait with ``asyncio.timeout``."""
+        """Wait until nothing is owed to any backend, or on its way. Bound it with ``asyncio.timeout``."""
         while self._owed():  # noqa: ASYNC110 - what is owed has many sources, and none waits for an operator
             await asyncio.sleep(every)
 
