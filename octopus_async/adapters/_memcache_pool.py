@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,7 +19,27 @@ from aiomcache.pool import Connection, MemcachePool
 from octopus_async.adapters._memcache_replies import CHUNK, Item, Replies
 from octopus_async.errors import BackendFailed, BackendRefused, BackendTimeout, Unavailable
 
+REST = 1.0
+"""Seconds for which a server that did not answer, one of several, is left alone."""
 _DRIVER_ERRORS = (OSError, EOFError, ClientException)
+
+
+@dataclass(frozen=True, slots=True)
+class Connecting:
+    """How servers are talked to.
+
+    Attributes:
+        connections: the most connections to each; further calls queue, in the order they came.
+        connect_timeout: seconds.
+        timeout: seconds that an answer may take, connecting and queueing included; None for as
+            long as the caller waits.
+        tls: how to encrypt; None for not at all.
+    """
+
+    connections: int
+    connect_timeout: float
+    timeout: float | None = None
+    tls: ssl.SSLContext | None = None
 
 
 @dataclass(slots=True)
@@ -92,8 +113,7 @@ class Server:
 
     Parameters:
         host, port: where it listens.
-        connections: the most connections; further calls queue here, in the order they came.
-        connect_timeout: seconds.
+        settings: how it is talked to.
         value_limit: the longest value, in bytes, that is taken into memory.
         backend: the adapter's name, for messages.
 
@@ -101,23 +121,16 @@ class Server:
         failing: whether its last call failed.
     """
 
-    def __init__(  # noqa: PLR0913 - what a connection needs, each by name
-        self,
-        host: str,
-        port: int,
-        *,
-        connections: int,
-        connect_timeout: float,
-        value_limit: int,
-        backend: str,
-    ) -> None:
+    def __init__(self, host: str, port: int, settings: Connecting, value_limit: int, backend: str) -> None:
         self.address = f"{host}:{port}"
         self.failing = False
-        self._pool = _SafePool(host, port, minsize=1, maxsize=connections, conn_args={"limit": CHUNK})
-        self._turns = asyncio.Semaphore(connections)
-        self._connect_timeout = connect_timeout
+        arguments = {"limit": CHUNK, "ssl": settings.tls}
+        self._pool = _SafePool(host, port, minsize=1, maxsize=settings.connections, conn_args=arguments)
+        self._turns = asyncio.Semaphore(settings.connections)
+        self._settings = settings
         self._value_limit = value_limit
         self._backend = backend
+        self._rests_until = 0.0
 
     async def close(self) -> None:
         """Abort every connection, those in use too."""
@@ -131,7 +144,7 @@ class Server:
         done = Exchange()
         if not stores and not keys:
             return done
-        request = b"".join([*stores, b"gets %b\r\n" % b" ".join(keys)] if keys else stores)
+        request = [*stores, b"gets %b\r\n" % b" ".join(keys)] if keys else stores
 
         async def parse(replies: Replies) -> None:
             for _ in stores:
@@ -151,21 +164,48 @@ class Server:
 
     async def version(self) -> None:
         """Ask for the server's version: a proof that it answers. Raises `Unavailable`."""
-        await self._talk(b"version\r\n", Replies.version)
+        await self._talk([b"version\r\n"], Replies.version)
 
-    async def _talk(self, request: bytes, parse: Callable[[Replies], Awaitable[None]]) -> None:
+    async def _talk(self, request: Sequence[bytes], parse: Callable[[Replies], Awaitable[None]]) -> None:
+        try:
+            if self._settings.timeout is None:
+                await self._take_turn(request, parse)
+            else:
+                await self._talk_in_time(request, parse, self._settings.timeout)
+        except Unavailable:
+            self.failing = True
+            raise
+        self.failing = False
+
+    async def _talk_in_time(
+        self, request: Sequence[bytes], parse: Callable[[Replies], Awaitable[None]], timeout: float
+    ) -> None:
+        """A server that hangs is asked once in a while, so that the others are not kept waiting for it."""
+        now = asyncio.get_running_loop().time()
+        if now < self._rests_until:
+            raise self.failed(f"left alone for {REST:g} s after it did not answer")
+        if self._rests_until:
+            self._rests_until = now + REST  # one call tries, and the others do not wait for it
+        try:
+            async with asyncio.timeout(timeout):
+                await self._take_turn(request, parse)
+        except TimeoutError as error:
+            self._rests_until = asyncio.get_running_loop().time() + REST
+            reason = f"{self._backend}: {self.address} did not answer in {timeout:g} s"
+            raise BackendTimeout(reason, backend=self._backend, sent=True) from error
+        except Unavailable:
+            self._rests_until = 0.0  # that was soon said
+            raise
+        self._rests_until = 0.0
+
+    async def _take_turn(self, request: Sequence[bytes], parse: Callable[[Replies], Awaitable[None]]) -> None:
         async with self._turns:
-            try:
-                await self._converse(request, parse)
-            except Unavailable:
-                self.failing = True
-                raise
-            self.failing = False
+            await self._converse(request, parse)
 
-    async def _converse(self, request: bytes, parse: Callable[[Replies], Awaitable[None]]) -> None:
+    async def _converse(self, request: Sequence[bytes], parse: Callable[[Replies], Awaitable[None]]) -> None:
         connection = await self._connect()
         try:
-            connection.writer.write(request)
+            self._write(connection.writer, request)
             await connection.writer.drain()
             replies = Replies(connection.reader)
             await parse(replies)
@@ -179,15 +219,24 @@ class Server:
             raise
         self._pool.release(connection)
 
+    def _write(self, writer: asyncio.StreamWriter, request: Sequence[bytes]) -> None:
+        if self._settings.tls is None:
+            writer.write(b"".join(request))
+            return
+        # memcached (1.6.18) forgets what its TLS layer has read beyond a value, and waits for more: so
+        # each command ends a TLS record, which a write of its own makes.
+        for command in request:
+            writer.write(command)
+
     async def _connect(self) -> Connection:
         idle = self._pool.idle()
         if idle is not None:
             return idle
         try:
-            async with asyncio.timeout(self._connect_timeout):
+            async with asyncio.timeout(self._settings.connect_timeout):
                 return await self._pool.acquire()
         except TimeoutError as error:
-            reason = f"{self._backend}: {self.address}: no connection in {self._connect_timeout:g} s"
+            reason = f"{self._backend}: {self.address}: no connection in {self._settings.connect_timeout:g} s"
             raise BackendTimeout(reason, backend=self._backend, sent=False) from error
         except _DRIVER_ERRORS as error:
             reason = f"{self._backend}: {self.address} can't be reached: {_describe(error)}"

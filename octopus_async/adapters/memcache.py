@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import ssl
 import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
@@ -17,8 +18,9 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from octopus_async.adapters._memcache_form import Form
-from octopus_async.adapters._memcache_pool import Server
+from octopus_async.adapters._memcache_pool import Connecting, Server
 from octopus_async.adapters._memcache_shard import Lease, Shard
+from octopus_async.adapters._sql import tls as encryption
 from octopus_async.backend import Answer, Capabilities
 from octopus_async.errors import BackendRefused, ConfigurationError, Unavailable
 from octopus_async.record import Key, Miss, Mode, Operation, Outcome, Record
@@ -29,6 +31,8 @@ DEFAULT_PORT = 11211
 DEFAULT_TTL = 300.0
 DEFAULT_CONNECTIONS = 4
 DEFAULT_CONNECT_TIMEOUT = 1.0
+DEFAULT_TIMEOUT = 0.25
+"""Half of what a cache's call may take by default: the primary is to be asked in the other half."""
 DEFAULT_ITEM_LIMIT = 1024**2 - 1024
 """A server's default is 1 MiB for an item with its headers."""
 DEFAULT_PREFIX = "octopus:"
@@ -49,9 +53,12 @@ class MemcacheAdapter:
         ttl: seconds, at least 1, after which a value is forgotten.
         connections: the most connections to each server.
         connect_timeout: seconds.
+        timeout: seconds that one of several servers may take to answer: then it is down, and left alone
+            for a second. A single server's calls are timed by the guard.
         item_limit: the longest key and value together, in bytes, that the servers take (their
             option ``-I``, less 1 KiB); a record that is longer is invalidated instead.
         prefix: starts every key, so that applications can share servers; printable ASCII.
+        tls: how to encrypt; None for not at all.
         name: the name by which strategies call it.
         wall: seconds since 1970, for expiries of over 30 days.
     """
@@ -63,21 +70,25 @@ class MemcacheAdapter:
         ttl: float = DEFAULT_TTL,
         connections: int = DEFAULT_CONNECTIONS,
         connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
+        timeout: float = DEFAULT_TIMEOUT,
         item_limit: int = DEFAULT_ITEM_LIMIT,
         prefix: str = DEFAULT_PREFIX,
+        tls: ssl.SSLContext | None = None,
         name: str = "memcache",
         wall: Callable[[], float] = time.time,
     ) -> None:
         if not servers or len(set(servers)) != len(servers):
             raise ConfigurationError(f"{name}: servers have to be given, and each of them once")
-        if not 1 <= ttl < math.inf or connections < 1 or connect_timeout <= 0:
-            raise ConfigurationError(f"{name}: ttl is at least a second, connections at least one")
+        if not 1 <= ttl < math.inf or connections < 1 or min(connect_timeout, timeout) <= 0:
+            raise ConfigurationError(
+                f"{name}: ttl is at least a second, connections at least one, timeouts are positive"
+            )
         if _PREFIX.fullmatch(prefix) is None:
             raise ConfigurationError(f"{name}: a prefix is up to 100 printable ASCII characters")
         self._name = name
         self._servers = [(host, port or DEFAULT_PORT) for host, port in servers]
-        self._connections = connections
-        self._connect_timeout = connect_timeout
+        several = timeout if len(self._servers) > 1 else None
+        self._connecting = Connecting(connections, connect_timeout, several, tls)
         self._form = Form(prefix, ttl, item_limit, wall)
         self._shards: tuple[Shard, ...] = ()
         half = max(1, connections // 2)
@@ -88,14 +99,18 @@ class MemcacheAdapter:
     @classmethod
     def from_url(cls, url: BackendURL, *, name: str = "memcache") -> MemcacheAdapter:
         """Make one of ``memcache://host:port,host:port?ttl=300``. Raises `ConfigurationError`."""
-        url.check_options("ttl", "connections", "connect_timeout", "item_limit", "prefix")
+        url.check_options(
+            "ttl", "connections", "connect_timeout", "timeout", "item_limit", "prefix", *encryption.OPTIONS
+        )
         return cls(
             url.hosts,
             ttl=url.number("ttl", DEFAULT_TTL),
             connections=url.integer("connections", DEFAULT_CONNECTIONS),
             connect_timeout=url.number("connect_timeout", DEFAULT_CONNECT_TIMEOUT),
+            timeout=url.number("timeout", DEFAULT_TIMEOUT),
             item_limit=url.size("item_limit", DEFAULT_ITEM_LIMIT),
             prefix=url.text("prefix", DEFAULT_PREFIX),
+            tls=encryption.context_of(url),
             name=name,
         )
 
@@ -115,14 +130,7 @@ class MemcacheAdapter:
         await self.ping()
 
     def _make_shard(self, host: str, port: int) -> Shard:
-        server = Server(
-            host,
-            port,
-            connections=self._connections,
-            connect_timeout=self._connect_timeout,
-            value_limit=self._form.item_limit,
-            backend=self._name,
-        )
+        server = Server(host, port, self._connecting, self._form.item_limit, self._name)
         return Shard(server, self._form)
 
     async def close(self) -> None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from pathlib import Path
 from typing import TypeAlias
 
 from octopus_async.adapters._memcache_form import Form
 from octopus_async.adapters._memcache_pool import Server
 from octopus_async.adapters.memcache import DEFAULT_ITEM_LIMIT, MemcacheAdapter
 from octopus_async.record import Key, Record
+from octopus_async.testing.servers import MemcachedServer
+from octopus_async.testing.servers.find import Installation
+from octopus_async.testing.servers.ports import HeldPort
+from tests.adversity.certificate import write_certificate
 
 LOOPBACK = "127.0.0.1"
 
@@ -29,6 +35,45 @@ def scripted_cache(port: int, *, connections: int = 4) -> MemcacheAdapter:
     adapter = MemcacheAdapter([(LOOPBACK, port)], connections=connections)
     adapter._shards = (adapter._make_shard(LOOPBACK, port),)
     return adapter
+
+
+class TLSServer(MemcachedServer):
+    """Has a certificate for 127.0.0.1, of its own or another's; on its own port it speaks plainly."""
+
+    def __init__(self, like: TLSServer | None = None) -> None:
+        super().__init__()
+        self._like = like
+        self._secure: HeldPort | None = None
+
+    @property
+    def certificate(self) -> str:
+        return str(self.folder / "certificate.pem")
+
+    @property
+    def secure(self) -> tuple[str, int]:
+        """Host and port where it speaks TLS."""
+        assert self._secure is not None
+        return LOOPBACK, self._secure.number
+
+    async def stop(self) -> None:
+        await super().stop()
+        if self._secure is not None:
+            self._secure.release()
+            self._secure = None
+
+    def _prepare(self, installation: Installation) -> None:
+        super()._prepare(installation)
+        self._secure = HeldPort()
+        if self._like is None:
+            write_certificate(self.folder)
+        else:
+            for name in ("certificate.pem", "key.pem"):
+                shutil.copy(self._like.folder / name, self.folder)
+
+    def _command(self, program: Path) -> list[str]:
+        files = f"ssl_chain_cert={self.certificate},ssl_key={self.folder}/key.pem"
+        listen = f"--listen=notls:{LOOPBACK}:{self.port},{LOOPBACK}:{self.secure[1]}"
+        return [str(program), listen, "--threads=1", "--enable-ssl", f"--extended={files}"]
 
 
 def server_of(adapter: MemcacheAdapter) -> Server:

@@ -32,7 +32,9 @@ class TestHazard5SeveralServers:
 
     @pytest.fixture
     async def sharded(self, servers: list[MemcachedServer]) -> AsyncGenerator[MemcacheAdapter]:
-        async for adapter in opened(MemcacheAdapter([(LOOPBACK, server.port) for server in servers])):
+        async for adapter in opened(
+            MemcacheAdapter([(LOOPBACK, server.port) for server in servers], timeout=10)
+        ):
             yield adapter
 
     async def test_keys_are_spread_evenly_and_found_again(
@@ -82,7 +84,7 @@ class TestHazard5SeveralServers:
 
     async def test_one_that_is_down_does_not_open_the_breaker_for_the_others(self, author: Author) -> None:
         async with MemcachedServer() as first, MemcachedServer() as second:
-            adapter = MemcacheAdapter([(LOOPBACK, first.port), (LOOPBACK, second.port)])
+            adapter = MemcacheAdapter([(LOOPBACK, first.port), (LOOPBACK, second.port)], timeout=10)
             moves: list[Event] = []
             guard = Guard(adapter, Events(moves.append))
             await guard.open()
