@@ -96,6 +96,6 @@ def crash(session: nox.Session) -> None:
 
 @nox.session
 def benchmarks(session: nox.Session) -> None:
-    """Measure the library beside the drivers by hand; arguments: --quick, --json FILE."""
-    _install(session, "test")
-    session.run("python", "benchmarks/by_hand.py", *session.posargs)
+    """Measure the library beside the drivers by hand; arguments: --quick, --json FILE, names of families."""
+    _install(session, "benchmarks")
+    session.run("python", "-m", "benchmarks", *session.posargs)
