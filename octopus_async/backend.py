@@ -328,6 +328,10 @@ class Journal(Protocol):
         """Whether ``target`` has not applied everything known of ``key``."""
         ...
 
+    def owes_version(self, target: str, key: Key, version: str) -> bool:
+        """Whether the operation of ``key`` at ``version`` is one that ``target`` has not applied yet."""
+        ...
+
     def doubts(self, target: str, key: Key) -> bool:
         """Whether ``target`` may still refuse the newest operation of ``key`` that waits for it."""
         ...

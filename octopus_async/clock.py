@@ -18,6 +18,8 @@ _DIGIT = {character: value for value, character in enumerate(_ALPHABET)}
 _PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
 _COUNTER_LIMIT = 1 << 16
 _LAST_MILLISECOND = (1 << 48) - 1
+_LAST_WRITER = (1 << 64) - 1
+_LAST = (1 << 128) - 1
 VERSION_PATTERN = r"[0-7][0-9A-HJKMNP-TV-Z]{25}"
 """What every version looks like, for those who look for one within other text."""
 _SHAPE = re.compile(VERSION_PATTERN + r"\Z")
@@ -38,7 +40,7 @@ def decode_version(version: str) -> tuple[int, int, int]:
     number = 0
     for character in version:
         number = number << 5 | _DIGIT[character]
-    return number >> 80, number >> 64 & 0xFFFF, number & 0xFFFFFFFFFFFFFFFF
+    return number >> 80, number >> 64 & 0xFFFF, number & _LAST_WRITER
 
 
 def is_version(text: object) -> bool:
@@ -49,6 +51,18 @@ def is_version(text: object) -> bool:
 def version_at(milliseconds: int) -> str:
     """The smallest version of that moment: a bound for comparisons."""
     return encode_version(milliseconds, 0, 0)
+
+
+def writer_of(version: str) -> int:
+    """The id of the clock that issued a version. Raises ValueError for anything else."""
+    return decode_version(version)[2]
+
+
+def version_after(version: str) -> str:
+    """The next possible version: a floor that keeps out ``version`` itself, and nothing that is newer."""
+    milliseconds, counter, writer = decode_version(version)
+    number = min((milliseconds << 80) + (counter << 64) + writer + 1, _LAST)
+    return encode_version(number >> 80, number >> 64 & 0xFFFF, number & _LAST_WRITER)
 
 
 class Clock:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from octopus_async.backend import Backend, Journal, Run
+from octopus_async.clock import version_after, writer_of
 from octopus_async.errors import JournalError, OctopusError, Unavailable
 from octopus_async.events import (
     DeadLettered,
@@ -31,7 +32,6 @@ _REJECTIONS_IN_A_ROW = 10
 _RETRY_AFTER = 0.2
 _RETRY_AT_MOST = 2.0
 _DEBTS_AT_ONCE = 500
-_IN_LINE = 5.0  # seconds for which a cache's line is waited in; then it is a debt
 _LOOK_AHEAD = 1024
 _EVERYTHING = sys.maxsize
 _FOR_PRIMARY = ""  # as the reason for setting a key aside; any other is the name of a model
@@ -255,7 +255,8 @@ class Replayer:
         done: list[Run] = []
         known: list[Operation] = []
         buried, unwell = 0, False
-        for run, outcome in zip(runs, outcomes, strict=True):
+        for run, answer in zip(runs, outcomes, strict=True):
+            outcome = self._as_before_a_crash(run, answer)
             if outcome.status in (Status.APPLIED, Status.SUPERSEDED):
                 self._in_a_row = 0
                 if outcome.status is Status.SUPERSEDED:
@@ -276,6 +277,22 @@ class Replayer:
         await self._mind_replicas(done)
         self._journal.settle(self.backend.name, done)
         return buried + sum(len(run.sequences) for run in done)
+
+    def _as_before_a_crash(self, run: Run, outcome: Outcome) -> Outcome:
+        """What the run was answered before, where it is in fact replayed again.
+
+        A process that dies before it has noted what it replayed leaves that to be replayed anew. What
+        was created, deleted and created again then meets its own later self, which no rival made.
+        """
+        stored, version = outcome.stored, run.operation.version
+        repeated = (
+            outcome.status is Status.REJECTED
+            and stored is not None
+            and stored > version
+            and self._journal.owes_version(self.backend.name, run.operation.key, stored)
+            and writer_of(stored) == writer_of(version)
+        )
+        return Outcome(Status.SUPERSEDED, stored=stored) if repeated else outcome
 
     async def _mind_replicas(self, runs: Sequence[Run]) -> None:
         """What was journalled before a replica was configured is not owed to it: it is compared."""
@@ -308,7 +325,9 @@ class Replayer:
         spare = [replica.name for replica in replicas]
         # While the overlay still has the key nobody reads it from a cache, nor fills one with it.
         newest = self._journal.newest(operation.key, self.backend.name) or operation
-        await self._tell_caches([Operation(Kind.RETRACT, operation.key, newest.version, operation.born)])
+        # What is to be taken back may still be on its way to a cache, and must not arrive there afterwards.
+        behind = version_after(newest.version)
+        await self._tell_caches([Operation(Kind.INVALIDATE, operation.key, behind, operation.born)])
         try:
             await self._journal.bury(self.backend.name, run, reason, error, spare=spare)
         except OctopusError:
@@ -320,7 +339,7 @@ class Replayer:
     async def _tell_caches(self, operations: Sequence[Operation]) -> None:
         """Write the keys into every cache, or have them invalidated later, before the overlay goes."""
         for cache, owed in self._by_cache(operations):
-            outcomes = await _tell(cache, owed)
+            outcomes = await cache.apply(owed, Mode.MIRROR)
             for operation, outcome in zip(owed, outcomes, strict=True):
                 if outcome.status in NOT_TAKEN:
                     self._debts[cache.name].add(operation)
@@ -343,17 +362,6 @@ def _as_known(operation: Operation, outcome: Outcome) -> Operation:
     return Operation(Kind.INVALIDATE, operation.key, outcome.stored, operation.born)
 
 
-async def _tell(cache: Backend, operations: Sequence[Operation]) -> Sequence[Outcome]:
-    """Tell a cache, which goes by versions in whatever order it hears of them; but not of a retraction.
-
-    What that is to take back may still wait to be sent: it would land behind it, and stay.
-    """
-    if not any(operation.kind is Kind.RETRACT for operation in operations):
-        return await cache.apply(operations, Mode.MIRROR)
-    deadline = asyncio.get_running_loop().time() + _IN_LINE
-    return await asyncio.gather(*(cache.submit(operation, Mode.MIRROR, deadline) for operation in operations))
-
-
 class DebtCollector:
     """Tells one cache what it missed, as soon as it can be written again."""
 
@@ -374,7 +382,7 @@ class DebtCollector:
         due = self._debts.due(_DEBTS_AT_ONCE)
         if not due:
             return False
-        outcomes = await _tell(self.backend, due)
+        outcomes = await self.backend.apply(due, Mode.MIRROR)
         paid = 0
         for operation, outcome in zip(due, outcomes, strict=True):
             if outcome.status in NOT_TAKEN:

@@ -221,6 +221,11 @@ class FileJournal:
         self._check()
         return bool(self._overlay.pending) and self._overlay.owes_key(target, key_bytes(key))
 
+    def owes_version(self, target: str, key: Key, version: str) -> bool:
+        """See `Journal.owes_version`."""
+        self._check()
+        return self._overlay.owes_version(target, key_bytes(key), version)
+
     def doubts(self, target: str, key: Key) -> bool:
         """See `Journal.doubts`."""
         self._check()

@@ -121,6 +121,11 @@ class Overlay:
         blobs = self._shards[hash(key) % _SHARDS].get(key)
         return blobs is not None and self._last(blobs, target) is not None
 
+    def owes_version(self, target: str, key: bytes, version: str) -> bool:
+        """Whether ``target`` has not applied the operation of ``key`` at ``version`` yet."""
+        wanted = version.encode()
+        return any(version_of(pending.blob) == wanted for pending in self.entries(key, target))
+
     def doubts(self, target: str, key: bytes) -> bool:
         """Whether ``target`` may still refuse the newest that it has not applied yet of ``key``."""
         blobs = self._shards[hash(key) % _SHARDS].get(key)

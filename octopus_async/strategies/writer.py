@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from octopus_async.backend import Backend, Journal
+from octopus_async.clock import version_after
 from octopus_async.errors import (
     BackendFailed,
     JournalError,
@@ -308,7 +309,11 @@ class Writer:
 
     def _undone(self, done: asyncio.Future[list[Outcome]], name: str, undo: Operation) -> None:
         self._locks.settle(undo.key)
-        if done.cancelled() or done.result()[1].status in NOT_TAKEN:
+        if done.cancelled() or done.result()[0].status is Status.UNKNOWN:
+            # It may land behind its retraction, and would stay.
+            behind = version_after(undo.version)
+            self._debts[name].add(undo._replace(kind=Kind.INVALIDATE, version=behind))
+        elif done.result()[1].status in NOT_TAKEN:
             self._debts[name].add(undo)
 
 

@@ -74,6 +74,13 @@ def test_what_was_rejected_leaves_no_trace() -> None:
     assert broken([CREATE, rejected], primary={"k": Row("2", "1", "v2")}) >= {"C4"}
 
 
+def test_one_of_two_creates_made_at_the_same_moment_may_be_a_dead_letter() -> None:
+    other = call(2, "create", invoked=CREATE.invoked, journalled=True, provisional=True, version="2")
+    dead = [history.Dead("primary", "k", "2", "DuplicateRecord")]
+    assert broken([CREATE, other], primary={"k": Row("1", "1", "v1")}, dead=dead) == set()
+    assert broken([other], dead=dead) == {"C1"}
+
+
 def test_what_was_refused_is_read_only_from_a_cache_that_came_back_with_it_and_in_its_time_to_live() -> None:
     refused = call(2, "create", result="rejected", error="DuplicateRecord: v1")
     seen = call(5, "read", seen="v2", version="2")

@@ -1,6 +1,7 @@
 """What the simulation found, each with the seed that found it first, told again without chance."""
 
 import asyncio
+import shutil
 import time
 from pathlib import Path
 
@@ -299,7 +300,7 @@ async def test_what_is_on_its_way_to_a_cache_or_a_replica_is_owed_to_it() -> Non
 
 
 async def test_what_is_taken_back_from_a_cache_does_not_arrive_there_afterwards(tmp_path: Path) -> None:
-    """Seeds 20000 and 804779: the dead letter's retraction overtook the write that it was to take back."""
+    """Seeds 20000 and 804779: what the dead letter had to take back was still on its way, and arrived."""
     shared, cached = MemoryAdapter(durable=True, name="primary"), MemoryAdapter(name="cache")
     primary, cache = FaultyAdapter(shared), FaultyAdapter(cached, delay=0.2)
     async with (
@@ -322,3 +323,43 @@ async def test_what_is_taken_back_from_a_cache_does_not_arrive_there_afterwards(
         assert octopus.journal.dead_letters()
         [left] = await cached.read([KEY])
         assert not isinstance(left, Record)
+
+
+async def test_what_lands_late_in_a_cache_does_not_outlive_its_retraction() -> None:
+    """Seed 1014520: a slow cache was told of a refused create after its retraction, and served it."""
+    primary, cached = MemoryAdapter(durable=True, name="primary"), MemoryAdapter(name="cache")
+    cache = FaultyAdapter(cached, delay=0.2)
+    hasty = GuardPolicy(timeout=0.05)
+    async with DaoManager([primary, cache], guard=hasty, order=Order.CONCURRENT) as octopus:
+        books = octopus.dao(Book)
+        await books.create(Book(id="1", title="first"))
+        await drained(octopus)
+        late = [Fault.LATE]
+        cache.writes = lambda: late.pop() if late else None
+        with pytest.raises(DuplicateRecord):
+            await books.create(Book(id="1", title="refused"))
+        await cache.landed()
+        await drained(octopus)
+        [left] = await cached.read([KEY])
+        assert not isinstance(left, Record)
+        assert (await books.get_one("1")).title == "first"
+
+
+async def test_what_was_replayed_before_a_crash_is_no_rival_of_itself(tmp_path: Path) -> None:
+    """Seed 1012590: created, deleted and created again, and then replayed twice, it became a dead letter."""
+    primary = FaultyAdapter(MemoryAdapter(durable=True, name="primary"))
+    async with DaoManager([primary], journal=tmp_path / "journal", guard=SOON) as octopus:
+        books = octopus.dao(Book)
+        primary.break_down(Fault.REFUSE)
+        await books.create(Book(id="1", title="first"))
+        await books.delete("1")
+        await books.create(Book(id="1", title="second"))
+        shutil.copytree(tmp_path / "journal", tmp_path / "as a crash leaves it")
+        primary.heal()
+        await drained(octopus)
+    async with DaoManager([primary], journal=tmp_path / "as a crash leaves it", guard=SOON) as octopus:
+        books = octopus.dao(Book)
+        await drained(octopus)
+        assert octopus.journal is not None
+        assert not octopus.journal.dead_letters()
+        assert (await books.get_one("1")).title == "second"

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octopus_async.clock import VERSION_LENGTH, Clock, decode_version, encode_version, is_version, version_at
+from octopus_async.clock import (
+    VERSION_LENGTH,
+    Clock,
+    decode_version,
+    encode_version,
+    is_version,
+    version_after,
+    version_at,
+    writer_of,
+)
 from octopus_async.errors import WriteUnavailable
 
 LAST_MILLISECOND = (1 << 48) - 1
@@ -107,8 +116,25 @@ def test_the_version_of_a_moment_is_below_all_that_are_issued_in_it() -> None:
 # -- what a clock issues -------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("version", "following"),
+    [
+        ((7, 3, 5), (7, 3, 6)),
+        ((7, 3, LAST_WRITER), (7, 4, 0)),
+        ((7, LAST_COUNTER, LAST_WRITER), (8, 0, 0)),
+        ((LAST_MILLISECOND, LAST_COUNTER, LAST_WRITER), (LAST_MILLISECOND, LAST_COUNTER, LAST_WRITER)),
+    ],
+)
+def test_nothing_lies_between_a_version_and_the_one_after_it(
+    version: tuple[int, int, int], following: tuple[int, int, int]
+) -> None:
+    assert version_after(encode_version(*version)) == encode_version(*following)
+
+
 def test_a_version_says_when_and_by_whom() -> None:
-    assert decode_version(Clock(Wall(), writer=77).next()) == (int(NOW * 1000), 0, 77)
+    version = Clock(Wall(), writer=77).next()
+    assert decode_version(version) == (int(NOW * 1000), 0, 77)
+    assert writer_of(version) == 77
 
 
 @given(st.integers(0, LAST_MILLISECOND), st.integers(0, LAST_WRITER))

@@ -95,6 +95,17 @@ def test_an_entry_is_owed_by_each_of_its_targets_until_that_one_has_applied_it(s
     assert shelf.overlay.owed_by_target() == {}
 
 
+@pytest.mark.parametrize("count", [1, 3, 20], ids=["one", "a few", "many"])
+def test_a_version_is_owed_until_its_target_has_applied_it(shelf: Shelf, count: int) -> None:
+    versions = [operation.version for operation in (update() for _ in range(count)) if shelf.put(operation)]
+    owed = [shelf.overlay.owes_version(PRIMARY, key_bytes(key()), version) for version in versions]
+    assert all(owed)
+    assert not shelf.overlay.owes_version(PRIMARY, key_bytes(key()), update().version)
+    assert not shelf.overlay.owes_version(REPLICA, key_bytes(key()), versions[0])
+    shelf.settle(shelf.run())
+    assert not any(shelf.overlay.owes_version(PRIMARY, key_bytes(key()), version) for version in versions)
+
+
 def test_newest_and_owes_key_look_at_one_target_alone(shelf: Shelf) -> None:
     shelf.put(create(), REPLICA)
     assert shelf.overlay.newest(key_bytes(key()), PRIMARY) is None

@@ -201,10 +201,11 @@ class _Record:
     def _unasked_write(self) -> bool:
         """Whether a write was accepted unasked, in an outage, that the state before may have forbidden."""
         return any(
-            call.version in self.dead and other.may_apply and other.invoked < call.invoked
+            call.version in self.dead and other.may_apply and other.invoked <= call.invoked
             for call in self.writes
             for other in self.writes
-            if (call.kind, other.kind) in (("create", "create"), ("create", "update"), ("update", "delete"))
+            if other is not call
+            and (call.kind, other.kind) in (("create", "create"), ("create", "update"), ("update", "delete"))
         )
 
     # -- what was read ---------------------------------------------------------------------------
