@@ -27,6 +27,10 @@ _BUILT_IN = {
     "mariadb": "octopus_async.adapters.mysql:MySQLAdapter [mysql]",
     "postgres": "octopus_async.adapters.postgres:PostgresAdapter [postgres]",
     "postgresql": "octopus_async.adapters.postgres:PostgresAdapter [postgres]",
+    "redis": "octopus_async.adapters.redis:RedisAdapter [redis]",
+    "rediss": "octopus_async.adapters.redis:RedisAdapter [redis]",
+    "valkey": "octopus_async.adapters.redis:RedisAdapter [redis]",
+    "valkeys": "octopus_async.adapters.redis:RedisAdapter [redis]",
 }
 """Scheme to module, class and extra, as ``[project.entry-points]`` writes them."""
 

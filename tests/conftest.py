@@ -18,10 +18,13 @@ from octopus_async.testing.servers import (
     MARIADB,
     MEMCACHED,
     POSTGRES,
+    REDIS,
     MariaDBServer,
     MemcachedServer,
     PostgresServer,
     PrivateServer,
+    RedisCluster,
+    RedisServer,
     Server,
     ServerKind,
     find,
@@ -43,6 +46,9 @@ _NEEDS = {
     "private_mariadb": MARIADB,
     "postgres_server": POSTGRES,
     "private_postgres": POSTGRES,
+    "redis_server": REDIS,
+    "redis_cluster": REDIS,
+    "private_redis": REDIS,
 }
 _missing: dict[ServerKind, str] = {}
 
@@ -95,6 +101,21 @@ async def postgres_server() -> AsyncGenerator[Server]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def redis_server() -> AsyncGenerator[Server]:
+    """A Redis or Valkey that all tests share: OCTOPUS_TEST_REDIS_URL, or a private one."""
+    async with _shared(RedisServer) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def redis_cluster() -> AsyncGenerator[RedisCluster]:
+    """A cluster of three Redis that all tests share."""
+    _require(REDIS)
+    async with RedisCluster() as cluster:
+        yield cluster
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def spare_postgres_database(postgres_server: Server) -> AsyncGenerator[PostgresDatabase]:
     """A database of all tests that want one to themselves, for a while."""
     async with new_postgres_database(postgres_server.url) as database:
@@ -128,6 +149,14 @@ async def private_postgres() -> AsyncGenerator[PostgresServer]:
     """A Postgres of this test alone, which may kill it."""
     _require(POSTGRES)
     async with QuickPostgres() as server:
+        yield server
+
+
+@pytest.fixture
+async def private_redis() -> AsyncGenerator[RedisServer]:
+    """A Redis of this test alone, which may kill it."""
+    _require(REDIS)
+    async with RedisServer() as server:
         yield server
 
 

@@ -11,10 +11,11 @@ from octopus_async.adapters.memcache import MemcacheAdapter
 from octopus_async.adapters.memory import MemoryAdapter
 from octopus_async.adapters.mysql import MySQLAdapter
 from octopus_async.adapters.postgres import PostgresAdapter
+from octopus_async.adapters.redis import RedisAdapter
 from octopus_async.adapters.sqlite import SQLiteAdapter
 from octopus_async.backend import Adapter
 from octopus_async.guard import Guard, GuardPolicy
-from octopus_async.testing.servers import Server
+from octopus_async.testing.servers import RedisCluster, Server
 from octopus_async.url import BackendURL
 from tests.contract.sql import MySQLDatabase, SQLiteDatabase
 from tests.contract.sql import mysql_database as new_mysql_database
@@ -68,6 +69,26 @@ def memcached(memcached_server: Server) -> Adapter:
 @pytest.fixture
 def memcached_nowhere(unused_tcp_port: int) -> Adapter:
     return MemcacheAdapter([("127.0.0.1", unused_tcp_port)])
+
+
+@pytest.fixture
+def redis(redis_server: Server) -> Adapter:
+    return RedisAdapter.from_url(BackendURL.parse(redis_server.url))
+
+
+@pytest.fixture
+def redis_in_cluster(redis_cluster: RedisCluster) -> Adapter:
+    return RedisAdapter.from_url(BackendURL.parse(redis_cluster.url))
+
+
+@pytest.fixture
+def redis_nowhere(unused_tcp_port: int) -> Adapter:
+    return RedisAdapter([("127.0.0.1", unused_tcp_port)])
+
+
+@pytest.fixture
+def redis_cluster_nowhere(unused_tcp_port: int) -> Adapter:
+    return RedisAdapter([("127.0.0.1", unused_tcp_port)], cluster=True)
 
 
 @pytest.fixture

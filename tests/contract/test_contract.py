@@ -30,7 +30,7 @@ class GuardedCache(Subject):
 
 
 class TestCaches(CacheContract):
-    @pytest.fixture(params=["memory_cache", "memcached"])
+    @pytest.fixture(params=["memory_cache", "memcached", "redis", "redis_in_cluster"])
     def bare(self, request: pytest.FixtureRequest) -> Adapter:
         found: Adapter = request.getfixturevalue(request.param)
         return found
@@ -47,7 +47,16 @@ class TestDurableBackends(DurableContract, ScanContract):
 
 
 class TestServersThatAreAway(ServerContract):
-    @pytest.fixture(params=["sqlite_nowhere", "mysql_nowhere", "postgres_nowhere", "memcached_nowhere"])
+    @pytest.fixture(
+        params=[
+            "sqlite_nowhere",
+            "mysql_nowhere",
+            "postgres_nowhere",
+            "memcached_nowhere",
+            "redis_nowhere",
+            "redis_cluster_nowhere",
+        ]
+    )
     def nowhere(self, request: pytest.FixtureRequest) -> Adapter:
         found: Adapter = request.getfixturevalue(request.param)
         return found

@@ -27,17 +27,21 @@ from octopus_async.testing.servers.mariadb import MARIADB, MariaDBServer
 from octopus_async.testing.servers.memcached import MEMCACHED, MemcachedServer
 from octopus_async.testing.servers.postgres import POSTGRES, PostgresServer
 from octopus_async.testing.servers.private import PrivateServer
+from octopus_async.testing.servers.redis import REDIS, RedisCluster, RedisServer
 
 __all__ = [
     "MARIADB",
     "MEMCACHED",
     "POSTGRES",
+    "REDIS",
     "ExternalServer",
     "Installation",
     "MariaDBServer",
     "MemcachedServer",
     "PostgresServer",
     "PrivateServer",
+    "RedisCluster",
+    "RedisServer",
     "Server",
     "ServerKind",
     "find",

@@ -40,7 +40,8 @@ def unpack(pattern: str, target: Path) -> None:
     """Make ``target`` hold a package and what it depends on, as far as the system lacks that.
 
     Args:
-        pattern: regular expression that the package's name matches wholly; of several, the last is taken.
+        pattern: regular expression that the package's name matches wholly; of several, the one with the
+            greatest number is taken. What it depends on and matches as well is unpacked, too.
         target: a folder; it appears complete or not at all, and replaces what was there.
 
     Raises:
@@ -51,7 +52,7 @@ def unpack(pattern: str, target: Path) -> None:
         apt = _PrivateApt(Path(scratch), without=pattern)
         tree = Path(scratch, "tree")
         tree.mkdir()
-        for archive in apt.download(apt.choose(pattern)):
+        for archive in apt.download(apt.choose(pattern), pattern):
             _run("dpkg", "-x", str(archive), str(tree))
         if target.exists():
             target.rename(Path(scratch, "replaced"))
@@ -91,11 +92,12 @@ class _PrivateApt:
         names = _run("apt-cache", *self._options, "search", "--names-only", f"^({pattern})$").splitlines()
         if not names:
             raise AptFailed(failure)
-        return max((line.split()[0] for line in names), key=_by_number)
+        return max(sorted(line.split()[0] for line in names), key=_by_number)
 
-    def download(self, package: str) -> list[Path]:
-        """Download a package, and the libraries it depends on unless they are installed."""
-        self._pretend_installed(name for name in self._asked_for_by(package) if not name.startswith("lib"))
+    def download(self, package: str, pattern: str) -> list[Path]:
+        """Download a package, and the libraries and parts it depends on unless they are installed."""
+        part = re.compile(f"lib.*|{pattern}")
+        self._pretend_installed(name for name in self._asked_for_by(package) if not part.fullmatch(name))
         plan = self._get("install", "--simulate", "--no-install-recommends", package)
         steps = re.findall(r"^Inst (\S+)(?: \[(\S+)\])? \((\S+)", plan, re.MULTILINE)
         # apt would bring installed packages of the same source up to a version that they have.
