@@ -66,7 +66,8 @@ class Alone:
 
     async def close(self) -> None:
         """See `Servers`."""
-        await self._node.close()
+        self._node.abort()
+        await asyncio.sleep(0)
 
     async def get(self, wires: Sequence[bytes]) -> list[Reply]:
         """See `Servers`."""
@@ -130,7 +131,8 @@ class Cluster:
         nodes, self._nodes = self._nodes, {}
         self._slots = [None] * _SLOTS
         for node in nodes.values():
-            await node.close()
+            node.abort()
+        await asyncio.sleep(0)
 
     async def get(self, wires: Sequence[bytes]) -> list[Reply]:
         """See `Servers`."""
@@ -192,7 +194,11 @@ class Cluster:
                 replies[place] = (await target.exchange([("ASKING",), commands[place]]))[1]
             if isinstance(reply, MovedError | ClusterDownError | Unavailable):
                 self._in_doubt = True
-        return _translated(node, replies)
+        translated = _translated(node, replies)
+        return [
+            reply if isinstance(reply, MovedError) else ours
+            for reply, ours in zip(replies, translated, strict=True)
+        ]
 
     def _named(self, redirection: AskError, source: Node) -> Node:
         # A node that does not know another's name leaves it out: it is the one that we know it by.
@@ -212,7 +218,7 @@ class Cluster:
                 try:
                     async with asyncio.timeout(self._timeout):
                         (reply,) = await node.exchange([("CLUSTER", "SLOTS")])
-                    await self._learn(node, reply)
+                    self._learn(node, reply)
                 except TimeoutError:
                     error = self._failed("a node did not give the map of slots in time")
                 except Unavailable as failure:
@@ -221,7 +227,7 @@ class Cluster:
                     return None
             return error
 
-    async def _learn(self, source: Node, reply: Reply) -> None:
+    def _learn(self, source: Node, reply: Reply) -> None:
         if isinstance(reply, Unavailable):
             raise reply
         if isinstance(reply, RedisError):
@@ -237,7 +243,7 @@ class Cluster:
         gone = [node for node in self._nodes.values() if node not in slots and node is not source]
         for node in gone:
             del self._nodes[node.address]
-            await node.close()
+            node.abort()
 
     def _read_map(self, source: Node, reply: Any) -> list[Node | None]:  # noqa: ANN401 - what the server says
         slots: list[Node | None] = [None] * _SLOTS
@@ -259,11 +265,8 @@ class Cluster:
 
 
 def _translated(node: Node, replies: list[Reply]) -> list[Reply]:
-    """Replies with the server's errors in terms of ours, all but those that say where a key has gone."""
-    return [
-        node.refused(reply) if isinstance(reply, RedisError) and not isinstance(reply, MovedError) else reply
-        for reply in replies
-    ]
+    """Replies with the server's errors in terms of ours."""
+    return [node.refused(reply) if isinstance(reply, RedisError) else reply for reply in replies]
 
 
 async def together(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

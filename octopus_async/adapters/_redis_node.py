@@ -22,7 +22,6 @@ from octopus_async.adapters._redis_form import SCRIPTS, Script
 from octopus_async.adapters._sql.pool import ConnectFailed, Pool
 from octopus_async.errors import Unavailable
 
-_CLOSE_SECONDS = 0.5
 _CHUNK = 64 * 1024
 
 Part: TypeAlias = "bytes | str | int"
@@ -111,7 +110,7 @@ class _Pooled:
         self._connection.abort()
 
     async def farewell(self) -> None:
-        await self._connection.disconnect()
+        self.abort()  # a server needs no word of it
 
     async def exchange(self, commands: Sequence[Command], replies: list[Reply]) -> None:
         """Send commands at once, and add the reply to each; what the server refuses is a reply too."""
@@ -146,14 +145,18 @@ class Node:
         self._where = f"{backend}: {host}:{port}"
         self._pool: Pool[_Pooled] = Pool(self._connect, connections, login.timeout)
 
-    async def close(self) -> None:
-        """Abort every connection, those in use too."""
-        await self._pool.close(_CLOSE_SECONDS)
+    def abort(self) -> None:
+        """Abort every connection, those in use too; the sockets close in the next turn of the loop."""
+        self._pool.abort()
 
     async def exchange(self, commands: Sequence[Command]) -> list[Reply]:
         """Send commands at once and read their replies in order; never raises `Unavailable`."""
         replies = await self._exchange(commands)
-        unknown = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        unknown = [
+            place
+            for place, (command, reply) in enumerate(zip(commands, replies, strict=True))
+            if isinstance(reply, NoScriptError) and command[1] in SCRIPTS
+        ]
         if unknown:  # the server was restarted, or has forgotten it
             again = [commands[place] for place in unknown]
             digests = {str(command[1]) for command in again}

@@ -249,7 +249,7 @@ class RedisAdapter:
         """Apply operations by their versions alone, whatever the mode. Raises `Unavailable` if all fail."""
         servers = self._opened()
         replies = await servers.exchange([self._storing(operation) for operation in operations])
-        outcomes = [_outcome(reply) for reply in replies]
+        outcomes = [self._outcome(reply) for reply in replies]
         errors = [outcome.error for outcome in outcomes if isinstance(outcome.error, Unavailable)]
         if not servers.failing:
             for error in errors:
@@ -268,6 +268,17 @@ class RedisAdapter:
             cell, life = EMPTY, form.lease_life
         value = form.encode(operation.key, cell)
         return wire, called(STORE, wire, what, padded(operation.version), padded(operation.born), value, life)
+
+    def _outcome(self, reply: Reply) -> Outcome:
+        if isinstance(reply, Unavailable):
+            return failed(reply)
+        if not isinstance(reply, bytes):
+            return failed(
+                BackendFailed(f"{self._name}: a script gave what it never gives", backend=self._name)
+            )
+        if reply:
+            return Outcome(Status.SUPERSEDED, stored=reply.decode("ascii", "replace").rstrip(" "))
+        return APPLIED
 
     async def fill(self, items: Sequence[tuple[Record, Miss]]) -> None:
         """Store each record whose lease still holds, and that is not below the lease's floor."""
@@ -300,14 +311,6 @@ def _context_of(url: BackendURL) -> ssl.SSLContext | None:
     if context is None:
         raise ConfigurationError(f"{url}: is encrypted, and tls=off says that it is not")
     return context
-
-
-def _outcome(reply: Reply) -> Outcome:
-    if isinstance(reply, Unavailable):
-        return failed(reply)
-    if isinstance(reply, bytes) and reply:
-        return Outcome(Status.SUPERSEDED, stored=reply.decode("ascii", "replace").rstrip(" "))
-    return APPLIED
 
 
 def _raise_if_all_failed(results: Sequence[object]) -> None:

@@ -12,13 +12,14 @@ import pytest
 
 from octopus_async.adapters.memcache import MemcacheAdapter
 from octopus_async.adapters.mysql import MySQLAdapter
+from octopus_async.adapters.redis import RedisAdapter
 from octopus_async.backend import Adapter, CacheAdapter, PeekAdapter, ScanAdapter
 from octopus_async.guard import Guard
 from octopus_async.record import APPLIED, Miss, Mode, Operation, Record
 from octopus_async.testing.cancellation import Holdings, Moment, cancel_at
 from octopus_async.testing.contract import Subject
 from octopus_async.testing.operations import ALL_TYPES, fields_of
-from octopus_async.testing.servers import Server
+from octopus_async.testing.servers import RedisCluster, RedisServer, Server
 from octopus_async.url import BackendURL
 from tests.adversity.memcache import stat
 from tests.contract.conftest import in_guard
@@ -108,7 +109,9 @@ def _knows(adapter: Adapter, call: str) -> bool:
     return True
 
 
-@pytest.fixture(params=["memory_cache", "memory", "sqlite", "mysql", "memcached"])
+@pytest.fixture(
+    params=["memory_cache", "memory", "sqlite", "mysql", "memcached", "redis", "redis_in_cluster"]
+)
 def bare(request: pytest.FixtureRequest) -> Adapter:
     found: Adapter = request.getfixturevalue(request.param)
     return found
@@ -144,11 +147,25 @@ async def connections(bare: Adapter, request: pytest.FixtureRequest) -> Callable
         server = request.getfixturevalue("memcached_server")
         ((_, port),) = BackendURL.parse(server.url).hosts
         return lambda: stat(port or 11211, "curr_connections")
+    if isinstance(bare, RedisAdapter):
+        return lambda: _connected_to_redis(bare, request)
 
     async def of_nobody() -> int:
         return 0
 
     return of_nobody
+
+
+async def _connected_to_redis(adapter: RedisAdapter, request: pytest.FixtureRequest) -> int:
+    servers: Sequence[RedisServer]
+    if adapter._cluster:
+        servers = cast("RedisCluster", request.getfixturevalue("redis_cluster")).nodes
+    else:
+        servers = [cast("RedisServer", request.getfixturevalue("redis_server"))]
+    if any(server.external for server in servers):
+        return 0  # somebody else's server has connections of its own
+    counts = [await server.command("INFO", "clients") for server in servers]
+    return sum(int(count.partition("connected_clients:")[2].split()[0]) for count in counts)
 
 
 async def get_their_own_answers(subject: Subject, created: list[Operation]) -> None:

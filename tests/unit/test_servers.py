@@ -29,6 +29,7 @@ from octopus_async.testing.servers import (
     MemcachedServer,
     PostgresServer,
     PrivateServer,
+    RedisServer,
     Server,
     find,
     open_server,
@@ -42,7 +43,8 @@ NOBODY = 65534
 
 
 @pytest.fixture(
-    params=[MemcachedServer, MariaDBServer, PostgresServer], ids=["memcached", "mariadb", "postgres"]
+    params=[MemcachedServer, MariaDBServer, PostgresServer, RedisServer],
+    ids=["memcached", "mariadb", "postgres", "redis"],
 )
 async def server(request: pytest.FixtureRequest) -> AsyncGenerator[PrivateServer]:
     async with request.param() as started:
@@ -242,7 +244,7 @@ async def test_what_it_cannot_do_it_says(server: PrivateServer) -> None:
         assert server.port
 
 
-@pytest.mark.parametrize("kind", [MemcachedServer, MariaDBServer, PostgresServer])
+@pytest.mark.parametrize("kind", [MemcachedServer, MariaDBServer, PostgresServer, RedisServer])
 async def test_a_server_that_ends_at_once_says_why_and_leaves_nothing(kind: type[PrivateServer]) -> None:
     broken = kind(options=["--no-such-option=1"])
     with pytest.raises(BackendFailed, match=r"no.such.option"):

@@ -82,16 +82,23 @@ class Pool(Generic[C]):
         for connection in self._busy:
             connection.abort()
         farewells = [asyncio.ensure_future(connection.farewell()) for connection in self._idle]
-        if farewells:
-            await asyncio.wait(farewells, timeout=seconds)
-        for farewell in farewells:
-            farewell.cancel()
+        try:
+            if farewells:
+                await asyncio.wait(farewells, timeout=seconds)
+        finally:
+            for farewell in farewells:
+                farewell.cancel()
+            self.abort()
         if farewells:
             await asyncio.gather(*farewells, return_exceptions=True)
-        for connection in self._idle:
+        await asyncio.sleep(0)  # the transports close their sockets in the next turn of the loop
+
+    def abort(self) -> None:
+        """Break off every connection, those in use too, without a word to the server; no more are made."""
+        self._closed = True
+        for connection in (*self._busy, *self._idle):
             connection.abort()
         self._idle.clear()
-        await asyncio.sleep(0)  # the transports close their sockets in the next turn of the loop
 
     def _take(self) -> C | None:
         while self._idle:

@@ -53,6 +53,7 @@ class RedisServer(PrivateServer):
         self._settings = {
             "bind": LOOPBACK,
             "save": "",
+            "repl-diskless-sync-delay": "0",  # seconds; a replica is up the sooner
             "maxmemory": f"{memory_mb or 0}mb",
             "maxmemory-policy": "allkeys-lru" if evicts else "noeviction",
         }
