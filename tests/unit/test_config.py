@@ -266,7 +266,7 @@ def test_an_adapter_is_itself() -> None:
     assert adapter_for(adapter) is adapter
 
 
-@pytest.mark.parametrize("url", ["redis://app:hunter2@db/0", "x://", "file:///etc/passwd", "sqlite3:///x.db"])
+@pytest.mark.parametrize("url", ["nosql://app:hunter2@db/0", "x://", "file:///etc/passwd", "sqlite3:///x.db"])
 def test_an_unknown_scheme_is_told_those_that_are_known(url: str) -> None:
     scheme = url.partition(":")[0]
     before, _, after = refusal(lambda: adapter_for(url)).partition(". ")
