@@ -31,6 +31,8 @@ _BUILT_IN = {
     "rediss": "octopus_async.adapters.redis:RedisAdapter [redis]",
     "valkey": "octopus_async.adapters.redis:RedisAdapter [redis]",
     "valkeys": "octopus_async.adapters.redis:RedisAdapter [redis]",
+    "rest+http": "octopus_async.adapters.rest:RestAdapter [rest]",
+    "rest+https": "octopus_async.adapters.rest:RestAdapter [rest]",
 }
 """Scheme to module, class and extra, as ``[project.entry-points]`` writes them."""
 

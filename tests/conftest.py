@@ -25,6 +25,7 @@ from octopus_async.testing.servers import (
     PrivateServer,
     RedisCluster,
     RedisServer,
+    RestServer,
     Server,
     ServerKind,
     find,
@@ -108,6 +109,13 @@ async def redis_server() -> AsyncGenerator[Server]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def rest_server() -> AsyncGenerator[Server]:
+    """A REST service that all tests share: OCTOPUS_TEST_REST_URL, or a private one."""
+    async with open_server(RestServer) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def redis_cluster() -> AsyncGenerator[RedisCluster]:
     """A cluster of three Redis that all tests share."""
     _require(REDIS)
@@ -150,6 +158,23 @@ async def private_postgres() -> AsyncGenerator[PostgresServer]:
     _require(POSTGRES)
     async with QuickPostgres() as server:
         yield server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def spare_rest_server() -> AsyncGenerator[RestServer]:
+    """A REST service of all tests that want to kill one: a Python takes long to start."""
+    async with RestServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def private_rest(spare_rest_server: RestServer) -> AsyncGenerator[RestServer]:
+    """A REST service that runs, of this test alone, which may kill it."""
+    if not spare_rest_server.running:
+        await spare_rest_server.start()
+    yield spare_rest_server
+    if spare_rest_server.running:
+        await spare_rest_server.resume()
 
 
 @pytest.fixture

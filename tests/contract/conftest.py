@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from octopus_async.adapters.memory import MemoryAdapter
 from octopus_async.adapters.mysql import MySQLAdapter
 from octopus_async.adapters.postgres import PostgresAdapter
 from octopus_async.adapters.redis import RedisAdapter
+from octopus_async.adapters.rest import RestAdapter
 from octopus_async.adapters.sqlite import SQLiteAdapter
 from octopus_async.backend import Adapter
 from octopus_async.guard import Guard, GuardPolicy
@@ -60,6 +62,21 @@ def postgres(postgres_server: Server) -> Adapter:
 @pytest.fixture
 def postgres_nowhere(unused_tcp_port: int) -> Adapter:
     return PostgresAdapter(host="127.0.0.1", port=unused_tcp_port, user="octopus", database="octopus")
+
+
+@pytest.fixture
+def rest_singly(rest_server: Server) -> Adapter:
+    return rest_adapter(rest_server.url, bulk="false")
+
+
+@pytest.fixture
+def rest(rest_server: Server) -> Adapter:
+    return rest_adapter(rest_server.url)
+
+
+@pytest.fixture
+def rest_nowhere(unused_tcp_port: int) -> Adapter:
+    return rest_adapter(f"rest+http://127.0.0.1:{unused_tcp_port}/records?allow=127.0.0.1")
 
 
 @pytest.fixture
@@ -114,6 +131,11 @@ async def adapter(bare: Adapter, request: pytest.FixtureRequest) -> AsyncGenerat
 @pytest.fixture(params=["bare", "guarded"])
 def unreachable(nowhere: Adapter, request: pytest.FixtureRequest) -> Adapter:
     return in_guard(nowhere) if request.param == "guarded" else nowhere
+
+
+def rest_adapter(text: str, **options: str) -> RestAdapter:
+    url = BackendURL.parse(text)
+    return RestAdapter.from_url(replace(url, options={**url.options, **options}))
 
 
 def in_guard(adapter: Adapter) -> Adapter:

@@ -110,7 +110,17 @@ def _knows(adapter: Adapter, call: str) -> bool:
 
 
 @pytest.fixture(
-    params=["memory_cache", "memory", "sqlite", "mysql", "memcached", "redis", "redis_in_cluster"]
+    params=[
+        "memory_cache",
+        "memory",
+        "sqlite",
+        "mysql",
+        "rest",
+        "rest_singly",
+        "memcached",
+        "redis",
+        "redis_in_cluster",
+    ]
 )
 def bare(request: pytest.FixtureRequest) -> Adapter:
     found: Adapter = request.getfixturevalue(request.param)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 
 import pytest
 
@@ -40,10 +41,24 @@ class TestCaches(CacheContract):
 
 
 class TestDurableBackends(DurableContract, ScanContract):
-    @pytest.fixture(params=["memory", "sqlite", "mysql", "postgres"])
+    @pytest.fixture(params=["memory", "sqlite", "mysql", "postgres", "rest"])
     def bare(self, request: pytest.FixtureRequest) -> Adapter:
         found: Adapter = request.getfixturevalue(request.param)
         return found
+
+
+class TestARestServiceWithoutBulkRequests(DurableContract, ScanContract):
+    """Bare alone: with them, a guard asks for single records all the same."""
+
+    @pytest.fixture
+    def bare(self, rest_singly: Adapter) -> Adapter:
+        return rest_singly
+
+    @pytest.fixture
+    async def adapter(self, bare: Adapter) -> AsyncGenerator[Adapter]:
+        await bare.open()
+        yield bare
+        await bare.close()
 
 
 class TestServersThatAreAway(ServerContract):
@@ -52,6 +67,7 @@ class TestServersThatAreAway(ServerContract):
             "sqlite_nowhere",
             "mysql_nowhere",
             "postgres_nowhere",
+            "rest_nowhere",
             "memcached_nowhere",
             "redis_nowhere",
             "redis_cluster_nowhere",

@@ -28,12 +28,14 @@ from octopus_async.testing.servers.memcached import MEMCACHED, MemcachedServer
 from octopus_async.testing.servers.postgres import POSTGRES, PostgresServer
 from octopus_async.testing.servers.private import PrivateServer
 from octopus_async.testing.servers.redis import REDIS, RedisCluster, RedisServer
+from octopus_async.testing.servers.rest import REST, RestServer
 
 __all__ = [
     "MARIADB",
     "MEMCACHED",
     "POSTGRES",
     "REDIS",
+    "REST",
     "ExternalServer",
     "Installation",
     "MariaDBServer",
@@ -42,6 +44,7 @@ __all__ = [
     "PrivateServer",
     "RedisCluster",
     "RedisServer",
+    "RestServer",
     "Server",
     "ServerKind",
     "find",

@@ -29,14 +29,19 @@ def within_reach(path: Path) -> bool:
 
 
 def spawn(
-    command: Sequence[str], folder: Path, environment: Mapping[str, str], *, stdin: IO[bytes] | None = None
+    command: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    *,
+    stdin: IO[bytes] | None = None,
+    as_us: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Start a process that writes to ``log`` in its folder, as the user whom the folder belongs to.
+    """Start a process that writes to ``log`` in its folder, as the user whom the folder belongs to, or as us.
 
     It is killed when the thread that called this ends, where the system can do that.
     """
-    prefix = _setpriv()
-    user = None if prefix else unprivileged()
+    prefix = _setpriv(as_us=as_us)
+    user = None if prefix or as_us else unprivileged()
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
             [*prefix, *command],
@@ -82,15 +87,15 @@ class ServerFolder:
 
 
 @cache
-def _setpriv() -> tuple[str, ...]:
-    """What changes a process into one that dies with us and is not root's; nothing where the system lacks it.
+def _setpriv(*, as_us: bool) -> tuple[str, ...]:
+    """What has a process die with us, and not be root's unless ``as_us``; nothing where the system lacks it.
 
     A preexec_fn, or the arguments of Popen, would fork us with all our memory, and the event loop waits.
     """
     setpriv = shutil.which("setpriv")  # of util-linux, and so in every Debian and Ubuntu
     if setpriv is None:
         return ()
-    user = unprivileged()
+    user = None if as_us else unprivileged()
     rights = () if user is None else (f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")
     prefix = (setpriv, *rights, "--pdeathsig=KILL", "--")
     trial = subprocess.run([*prefix, setpriv, "--version"], capture_output=True, check=False)

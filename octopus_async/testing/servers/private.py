@@ -58,6 +58,14 @@ class PrivateServer(abc.ABC):
     def _command(self, program: Path) -> list[str]:
         """The command line that runs the server in its folder."""
 
+    def _find(self) -> Installation:
+        """Find the program. Runs on a thread."""
+        return find(self.kind)
+
+    def _spawn(self, command: Sequence[str], installation: Installation) -> subprocess.Popen[bytes]:
+        """Start the process."""
+        return spawn(command, self.folder, installation.environment)
+
     def _prepare(self, installation: Installation) -> None:  # noqa: B027 - most servers need nothing but a folder
         """Fill the folder before the first start. Runs on a thread."""
 
@@ -122,17 +130,14 @@ class PrivateServer(abc.ABC):
         if self.running:
             raise self._unable("runs already")
         if self._installation is None:
-            found = await asyncio.to_thread(find, self.kind)
+            found = await asyncio.to_thread(self._find)
             try:
                 self._installation = await _finished_on_thread(lambda: self._set_up(found))
             except BaseException:
                 await self.stop()
                 raise
-        self._process = spawn(
-            [*self._command(self._installation.program), *self._options],
-            self.folder,
-            self._installation.environment,
-        )
+        command = [*self._command(self._installation.program), *self._options]
+        self._process = self._spawn(command, self._installation)
         try:
             await self.wait_ready(timeout)
         except BaseException:
