@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import client_exceptions, http_exceptions
+from aiohttp.client_reqrep import ConnectionKey
 from pydantic_core import to_json
 from yarl import URL
 
@@ -39,7 +40,7 @@ from octopus_async.testing.operations import Author, fields_of
 from octopus_async.url import BackendURL
 
 SECRET = "s3cret"  # noqa: S105 - it stands for one
-KEY = aiohttp.client_reqrep.ConnectionKey(
+KEY = ConnectionKey(
     "api.example", 443, is_ssl=True, ssl=True, proxy=None, proxy_auth=None, proxy_headers_hash=None
 )
 REQUEST: Any = SimpleNamespace(real_url=URL(f"https://app:{SECRET}@api.example/records"))
