@@ -4,8 +4,10 @@ Declare a `Model`, open a `DaoManager` with ``async with``, and await the `Dao` 
 """
 
 from octopus_async.backend import Adapter, CacheAdapter, Capabilities, DeadLetter, Journal, JournalStatistics
+from octopus_async.bulk import Result, Results, each
 from octopus_async.config import Routing, Settings
-from octopus_async.dao import Dao, Result, Results
+from octopus_async.copying import CopyProgress
+from octopus_async.dao import Dao
 from octopus_async.errors import (
     BackendFailed,
     BackendRefused,
@@ -52,6 +54,7 @@ __all__ = [
     "CircuitOpen",
     "ConfigurationError",
     "ConstraintViolated",
+    "CopyProgress",
     "Dao",
     "DaoManager",
     "DeadLetter",
@@ -92,5 +95,6 @@ __all__ = [
     "Status",
     "Unavailable",
     "WriteUnavailable",
+    "each",
     "uuid7",
 ]

@@ -7,8 +7,8 @@ import logging
 import os
 import warnings
 import weakref
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -19,6 +19,7 @@ from octopus_async.backend import Adapter, Journal, JournalStatistics
 from octopus_async.catchup import CatchUp
 from octopus_async.clock import Clock
 from octopus_async.config import Routing, Settings, settings_from_toml
+from octopus_async.copying import Copy, CopyProgress
 from octopus_async.dao import Dao, model_of
 from octopus_async.errors import ConfigurationError, JournalError, ManagerClosed, Unavailable
 from octopus_async.events import BreakerChanged, Event, Events, Listener, WriteJournalled, log_event
@@ -312,11 +313,65 @@ class DaoManager:
             wall=self.settings.wall,
         )
 
+    async def copy(
+        self,
+        source: str,
+        target: str,
+        *kinds: type[Any],
+        resume: Mapping[str, str] | None = None,
+        patience: float = 30.0,
+    ) -> AsyncGenerator[CopyProgress]:
+        """Copy records from one backend of this manager into another, model after model.
+
+        Deleted ones are deleted there too. The target looks at versions alone, so that a copy may
+        be repeated, and run beside live writes: nothing newer is replaced::
+
+            async for progress in octopus.copy("mysql", "postgres", Book):
+                print(progress.model, progress.read)
+
+        Parameters:
+            source: the name of the backend that is read; it has to be able to list its records.
+            target: the name of the durable backend that is written.
+            kinds: models or Daos; all that Daos were made of where there are none.
+            resume: where to go on: a `CopyProgress.point` by the name of its model.
+            patience: seconds for which a backend that is away is waited for.
+
+        Raises:
+            ConfigurationError: there is no such backend or point.
+            OperationNotSupported: the source cannot list its records.
+            RecordRejected: the target refuses more than a thousand of them.
+            Unavailable: a backend was away for longer than that.
+        """
+        self.check_open()
+        guards = self._copied(source, target)
+        for kind in kinds:
+            self.dao(kind)
+        names = [_model_name(model_of(kind) if _is_subclass(kind, Dao) else kind) for kind in kinds]
+        deadline = self.deadline(None)
+        for name in names or list(self._mappers):
+            for guard in guards:
+                guard.learn(self._mappers[name].schema, create=self.settings.create_tables)
+            version = await self._versions.issue(deadline)
+            copy = Copy(*guards, name, version, (resume or {}).get(name, ""), patience)
+            async with aclosing(copy.run()) as progress:
+                async for told in progress:
+                    yield told
+
     def plan_of(self, model: str) -> Plan:
         """Where the model of that name goes."""
         return self._planner.plan_of(model)
 
     # -- the parts -------------------------------------------------------------------------------
+
+    def _copied(self, source: str, target: str) -> tuple[Guard, Guard]:
+        for name in (source, target):
+            if name not in self._guards:
+                msg = f"no backend is called {name!r}; there are {', '.join(self._guards)}"
+                raise ConfigurationError(msg)
+        if source == target or not self._guards[target].capabilities.durable:
+            msg = f"{source!r} cannot be copied into {target!r}: that has to be another one, and durable"
+            raise ConfigurationError(msg)
+        return self._guards[source], self._guards[target]
 
     def _make_dao(self, kind: type[Any]) -> Dao[Any]:
         is_dao = _is_subclass(kind, Dao)
@@ -455,10 +510,12 @@ class DaoManager:
             raise ConfigurationError(msg)
         return asyncio.get_running_loop().time() + seconds
 
-    def find(self, plan: Plan, key: Key, seconds: float | None) -> Coroutine[Any, Any, Record | None]:
-        """Look a key up by its plan."""
+    def find(
+        self, plan: Plan, key: Key, seconds: float | None, *, fresh: bool = False
+    ) -> Coroutine[Any, Any, Record | None]:
+        """Look a key up by its plan; ``fresh`` past all caches."""
         self.check_open()
-        return self._reader.find(plan, key, self.deadline(seconds))
+        return self._reader.find(plan, key, self.deadline(seconds), fresh=fresh)
 
     def write(
         self, plan: Plan, draft: Draft, seconds: float | None
@@ -490,14 +547,19 @@ class _Gateway:
         self._manager = manager
         self._plan = plan
 
-    def find(self, key: Key, deadline: float | None) -> Coroutine[Any, Any, Record | None]:
-        return self._manager.find(self._plan, key, deadline)
+    def find(
+        self, key: Key, deadline: float | None, *, fresh: bool = False
+    ) -> Coroutine[Any, Any, Record | None]:
+        return self._manager.find(self._plan, key, deadline, fresh=fresh)
 
     def write(self, draft: Draft, deadline: float | None) -> Coroutine[Any, Any, tuple[Receipt, Operation]]:
         return self._manager.write(self._plan, draft, deadline)
 
     def wall(self) -> float:
         return self._manager.settings.wall()
+
+    def deadline(self, seconds: float | None) -> float:
+        return self._manager.deadline(seconds)
 
 
 def _is_subclass(thing: object, base: type) -> bool:

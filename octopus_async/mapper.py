@@ -175,6 +175,26 @@ class Mapper(Generic[M]):
         values["created_at"] = updated_at if same else datetime.fromisoformat(cast("str", created))
         set_stamp(model, stamp)
 
+    def names(self, fields: Iterable[str]) -> set[str]:
+        """Names of fields that can be changed. Raises `InvalidRecord` for any other."""
+        names = set(fields)
+        wrong = sorted(names - self._encoders.keys())
+        if wrong:
+            known = ", ".join(self._encoders)
+            raise self._invalid(wrong[0], f"is no field that can be changed; these are {known}")
+        return names
+
+    def merged(self, record: Record, model: M, names: Iterable[str]) -> M:
+        """A stored record as a model, in which some fields are those of another. Raises `InvalidRecord`."""
+        state = self.decode(record)
+        vars(state).update((name, vars(model)[name]) for name in names)
+        return state
+
+    def become(self, model: M, state: M) -> None:
+        """Give a model another's fields and stamp; the object stays the same."""
+        vars(model).update(vars(state))
+        set_stamp(model, stamp_of(state))
+
     def may_be_refused(self, model: M) -> bool:
         """Whether the primary has a reason to refuse a create of this model."""
         known = bool(stamp_of(model).version) or not id_was_generated(model)

@@ -1,4 +1,4 @@
-"""The command ``octopus``: drill, replay, journal, status, verify."""
+"""The command ``octopus``: copy, drill, replay, journal, status, verify."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from octopus_async.cli import drill, journal, replay, status, verify
+from octopus_async.cli import copy, drill, journal, replay, status, verify
 from octopus_async.cli.output import EXIT_CODES
 
 app = typer.Typer(
@@ -13,6 +13,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,  # its tracebacks show local variables, and so passwords
 )
+app.command("copy")(copy.command)
 app.command("drill")(drill.command)
 app.command("replay")(replay.command)
 app.command("status")(status.command)

@@ -56,8 +56,14 @@ class Reader:
         self._debts = debts
         self._fetches: dict[Key, Fetch] = {}
 
-    async def find(self, plan: Plan, key: Key, deadline: float) -> Record | None:
+    async def find(self, plan: Plan, key: Key, deadline: float, *, fresh: bool = False) -> Record | None:
         """The living record of ``key``, or None if it certainly does not exist.
+
+        Parameters:
+            plan: who is asked.
+            key: the record.
+            deadline: a moment of the loop's clock.
+            fresh: ask the primary, and nobody else.
 
         Raises:
             ReadUnavailable: nobody that could know was able to say.
@@ -66,10 +72,12 @@ class Reader:
             pending = None if self._journal is None else self._journal.newest(key, plan.primary.name)
             if pending is not None:
                 return _as_record(pending)
-            if self._locks.busy(key):
+            if fresh or self._locks.busy(key):
                 answer = await plan.primary.fetch(key, deadline)
                 if not isinstance(answer, Unavailable):
                     return self._living(answer if isinstance(answer, Record) else None)
+                if fresh and not self._is_written(plan, key):
+                    raise _unavailable(key, {plan.primary.name: answer})
                 await self._write_ended(plan, key, answer, deadline)
                 continue
             fetch = self._fetches.get(key)
@@ -121,6 +129,12 @@ class Reader:
             raise _unavailable(key, {name: BackendTimeout(message, backend=name)})
         # Its leader may have been cancelled, or a write may have begun meanwhile.
         return _Again.AGAIN if outcome.cancelled() else outcome.result()
+
+    def _is_written(self, plan: Plan, key: Key) -> bool:
+        """Whether the key is being written, or has just been, to the journal."""
+        journal = self._journal
+        waits = journal is not None and journal.newest(key, plan.primary.name) is not None
+        return waits or self._locks.busy(key)
 
     async def _write_ended(self, plan: Plan, key: Key, answer: Unavailable, deadline: float) -> None:
         """Wait for the write of a key whose primary cannot be asked."""

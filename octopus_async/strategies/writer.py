@@ -149,6 +149,7 @@ class Writer:
                 self._versions.overtaken(outcome.stored, plan.primary.name)
                 passage.end()
                 self._compensate(attempt, deadline)
+                self._correct(attempt, outcome.stored, deadline)
                 raise outcome.error or OctopusError(f"{plan.primary.name} refused {draft.key}")
             if outcome.status in NOT_TAKEN:
                 return await self._fall_back(attempt, outcome, deadline), attempt.operation
@@ -315,6 +316,20 @@ class Writer:
             self._debts[name].add(undo._replace(kind=Kind.INVALIDATE, version=behind))
         elif done.result()[1].status in NOT_TAKEN:
             self._debts[name].add(undo)
+
+    def _correct(self, attempt: Attempt, stored: str | None, deadline: float) -> None:
+        """Who was refused reads again: no cache may then show what the refusal was for."""
+        if stored:
+            operation = Operation(Kind.INVALIDATE, attempt.operation.key, stored, NO_VERSION)
+            for cache in attempt.plan.caches:
+                self._locks.unsettle(operation.key)
+                telling = cache.submit(operation, Mode.MIRROR, deadline)
+                telling.add_done_callback(lambda done, name=cache.name: self._was_told(done, name, operation))  # type: ignore[misc]
+
+    def _was_told(self, done: asyncio.Future[Outcome], name: str, operation: Operation) -> None:
+        self._locks.settle(operation.key)
+        if done.cancelled() or done.result().status in NOT_TAKEN:
+            self._debts[name].add(operation)
 
 
 async def _in_time(appending: asyncio.Future[int], deadline: float) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -173,9 +173,14 @@ class TimedVolumes(Dao[Volume]):
         return await self.pulse.timed(super().create(model, timeout=timeout), DEADLINE)
 
     async def update(
-        self, model: Volume, *, if_version: str | None = None, timeout: float | None = DEADLINE
+        self,
+        model: Volume,
+        *,
+        only: Collection[str] | None = None,
+        if_version: str | None = None,
+        timeout: float | None = DEADLINE,
     ) -> Receipt:
-        call = super().update(model, if_version=if_version, timeout=timeout)
+        call = super().update(model, only=only, if_version=if_version, timeout=timeout)
         return await self.pulse.timed(call, DEADLINE)
 
     async def delete(

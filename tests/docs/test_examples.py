@@ -47,7 +47,7 @@ def test_a_pages_examples_run_in_order(page: str, tmp_path: Path) -> None:
             cwd=tmp_path,
             env={"OCTOPUS_SERVERS_DIR": str(ROOT / ".servers")}
             | os.environ
-            | {"PYTHONPATH": str(tmp_path), "DB_PASSWORD": "not so secret"},
+            | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "DB_PASSWORD": "not so secret"},
             capture_output=True,
             text=True,
             timeout=50,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, assert_type
 from uuid import UUID
@@ -12,6 +13,7 @@ from octopus_async import (
     Acknowledge,
     Adapter,
     Cascade,
+    CopyProgress,
     Dao,
     DaoManager,
     Hedge,
@@ -29,6 +31,7 @@ from octopus_async import (
     Statistics,
     Unavailable,
     WriteUnavailable,
+    each,
 )
 
 
@@ -131,6 +134,36 @@ async def many_at_a_time(octopus: DaoManager) -> None:
     for result in await books.get_many(ids):
         assert_type(result, Result[Book])
         assert_type(result.value, Book | None)
+
+
+async def streams(octopus: DaoManager, shelf: AsyncIterator[Book]) -> None:
+    books = octopus.dao(Book)
+    assert_type(await books.create_many(shelf), Results[Receipt])
+    assert_type(await books.upsert_many([Book(title="Emma")]), Results[Receipt])
+    assert_type(await books.update_many([Book(title="Emma")], only={"title"}), Results[Receipt])
+    async for book, result in each(books.create, shelf, window=100):
+        assert_type(book, Book)
+        assert_type(result, Result[Receipt])
+    async for id_, found in each(books.get_one, ["x"]):
+        assert_type(id_, str)
+        assert_type(found.unwrap(), Book)
+
+
+async def conveniences(octopus: DaoManager) -> None:
+    users = octopus.dao(User)
+    user = User(id="jane@example.org", name="Jane")
+    assert_type(await users.upsert(user), Receipt)
+    found, receipt = await users.get_or_create(user)
+    assert_type(found, User)
+    assert_type(receipt, Receipt | None)
+    assert_type(await users.update(user, only=["name"]), Receipt)
+    await users.refresh(user, timeout=1.0)
+
+
+async def moving(octopus: DaoManager) -> None:
+    async for progress in octopus.copy("mysql", "postgres", Book, BookDao, resume={"Book": ""}):
+        assert_type(progress, CopyProgress)
+        assert_type(progress.point, str)
 
 
 async def lifetimes(path: Path, settings: Settings) -> None:
