@@ -65,6 +65,13 @@ def version_after(version: str) -> str:
     return encode_version(number >> 80, number >> 64 & 0xFFFF, number & _LAST_WRITER)
 
 
+def version_before(version: str) -> str:
+    """The last possible version before: a floor that keeps out whatever is older than ``version``."""
+    milliseconds, counter, writer = decode_version(version)
+    number = max((milliseconds << 80) + (counter << 64) + writer - 1, 0)
+    return encode_version(number >> 80, number >> 64 & 0xFFFF, number & _LAST_WRITER)
+
+
 class Clock:
     """Issues versions greater than all that this clock has issued or seen.
 

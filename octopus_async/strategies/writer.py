@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from octopus_async.backend import Backend, Journal
-from octopus_async.clock import version_after
+from octopus_async.clock import is_version, version_after, version_before
 from octopus_async.errors import (
     BackendFailed,
     JournalError,
@@ -318,9 +318,10 @@ class Writer:
             self._debts[name].add(undo)
 
     def _correct(self, attempt: Attempt, stored: str | None, deadline: float) -> None:
-        """Who was refused reads again: no cache may then show what the refusal was for."""
-        if stored:
-            operation = Operation(Kind.INVALIDATE, attempt.operation.key, stored, NO_VERSION)
+        """Who was refused reads again: no cache may then show anything older than what refused it."""
+        if stored is not None and is_version(stored):
+            older = version_before(stored)
+            operation = Operation(Kind.INVALIDATE, attempt.operation.key, older, NO_VERSION)
             for cache in attempt.plan.caches:
                 self._locks.unsettle(operation.key)
                 telling = cache.submit(operation, Mode.MIRROR, deadline)

@@ -14,6 +14,7 @@ from octopus_async.clock import (
     is_version,
     version_after,
     version_at,
+    version_before,
     writer_of,
 )
 from octopus_async.errors import WriteUnavailable
@@ -129,6 +130,12 @@ def test_nothing_lies_between_a_version_and_the_one_after_it(
     version: tuple[int, int, int], following: tuple[int, int, int]
 ) -> None:
     assert version_after(encode_version(*version)) == encode_version(*following)
+    if version != following:
+        assert version_before(encode_version(*following)) == encode_version(*version)
+
+
+def test_nothing_is_before_the_first_version() -> None:
+    assert version_before(encode_version(0, 0, 0)) == encode_version(0, 0, 0)
 
 
 def test_a_version_says_when_and_by_whom() -> None:
