@@ -200,7 +200,8 @@ class Replayer:
         key = blocked[0]
         await self._locks.acquire(key)
         for run in self._journal.runs(name, limit):
-            if run.operation.key == key:
+            # The write that was waited for may have joined the run, and wait for the primary itself.
+            if run.operation.key == key and self._must_wait(key) is None:
                 return [run]
         self._locks.release(key)
         return []

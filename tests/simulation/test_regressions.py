@@ -363,3 +363,34 @@ async def test_what_was_replayed_before_a_crash_is_no_rival_of_itself(tmp_path: 
         assert octopus.journal is not None
         assert not octopus.journal.dead_letters()
         assert (await books.get_one("1")).title == "second"
+
+
+async def test_a_replica_that_waited_for_a_write_does_not_get_it_before_the_primary(tmp_path: Path) -> None:
+    """Seed 2000171: in line behind a write, its replay took along what that left in the journal."""
+    shared, copied = MemoryAdapter(durable=True, name="primary"), MemoryAdapter(durable=True, name="replica")
+    primary, replica = FaultyAdapter(shared), FaultyAdapter(copied)
+    patient = GuardPolicy(timeout=0.5, writes=BreakerPolicy(open_for=0.02))
+    async with (
+        DaoManager([shared]) as other,
+        DaoManager([primary, replica], journal=tmp_path / "journal", guard=patient) as octopus,
+    ):
+        books = octopus.dao(Book)
+        book = Book(id="1", title="first")
+        replica.break_down(Fault.REFUSE)
+        await books.create(book)
+        assert octopus.journal is not None
+        async with asyncio.timeout(10):
+            while not octopus.journal.owes("replica"):  # noqa: ASYNC110 - a journal announces nothing
+                await asyncio.sleep(0.001)
+        await other.dao(Book).delete("1")
+        primary.writes = Fault.HANG
+        book.title = "refused later"
+        updating = asyncio.ensure_future(books.update(book))
+        await asyncio.sleep(0)
+        replica.heal()
+        assert (await updating).journalled
+        await asyncio.sleep(0.1)
+        primary.heal()
+        await drained(octopus)
+        assert octopus.journal.dead_letters()
+        assert await stored_in(copied) == await stored_in(shared)
