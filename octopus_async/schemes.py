@@ -20,6 +20,7 @@ GROUP = "octopus_async.backends"
 _PACKAGE = "octopus-async"
 _BUILT_IN = {
     "memory": "octopus_async.adapters.memory:MemoryAdapter",
+    "shm": "octopus_async.adapters.shm:SharedMemoryAdapter",
     "sqlite": "octopus_async.adapters.sqlite:SQLiteAdapter",
     "memcache": "octopus_async.adapters.memcache:MemcacheAdapter [memcached]",
     "memcached": "octopus_async.adapters.memcache:MemcacheAdapter [memcached]",

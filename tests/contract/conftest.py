@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -15,6 +16,7 @@ from octopus_async.adapters.mysql import MySQLAdapter
 from octopus_async.adapters.postgres import PostgresAdapter
 from octopus_async.adapters.redis import RedisAdapter
 from octopus_async.adapters.rest import RestAdapter
+from octopus_async.adapters.shm import SharedMemoryAdapter
 from octopus_async.adapters.sqlite import SQLiteAdapter
 from octopus_async.backend import Adapter
 from octopus_async.guard import Guard, GuardPolicy
@@ -27,6 +29,17 @@ from tests.contract.sql import mysql_database as new_mysql_database
 @pytest.fixture
 def memory_cache() -> Adapter:
     return MemoryAdapter()
+
+
+@pytest.fixture
+def shm() -> Iterator[Adapter]:
+    with TemporaryDirectory(dir="/dev/shm") as folder:
+        yield SharedMemoryAdapter(folder=Path(folder) / "octopus", max_bytes=16 * 1024**2)
+
+
+@pytest.fixture
+def shm_nowhere(tmp_path: Path) -> Adapter:
+    return SharedMemoryAdapter(folder=tmp_path / "missing" / "octopus")
 
 
 @pytest.fixture

@@ -112,6 +112,7 @@ def _knows(adapter: Adapter, call: str) -> bool:
 @pytest.fixture(
     params=[
         "memory_cache",
+        "shm",
         "memory",
         "sqlite",
         "mysql",

@@ -31,7 +31,7 @@ class GuardedCache(Subject):
 
 
 class TestCaches(CacheContract):
-    @pytest.fixture(params=["memory_cache", "memcached", "redis", "redis_in_cluster"])
+    @pytest.fixture(params=["memory_cache", "shm", "memcached", "redis", "redis_in_cluster"])
     def bare(self, request: pytest.FixtureRequest) -> Adapter:
         found: Adapter = request.getfixturevalue(request.param)
         return found
@@ -69,6 +69,7 @@ class TestServersThatAreAway(ServerContract):
             "postgres_nowhere",
             "rest_nowhere",
             "memcached_nowhere",
+            "shm_nowhere",
             "redis_nowhere",
             "redis_cluster_nowhere",
         ]
