@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from tempfile import TemporaryDirectory
 from typing import TypeAlias
 
 import pytest
@@ -31,6 +32,7 @@ from octopus_async.testing.servers import (
     find,
     open_server,
 )
+from tests import turns
 from tests.contract.sql import PostgresDatabase, emptied
 from tests.contract.sql import postgres_database as new_postgres_database
 
@@ -52,6 +54,16 @@ _NEEDS = {
     "private_redis": REDIS,
 }
 _missing: dict[ServerKind, str] = {}
+_found: list[str] = []  # the versions of the servers that this process uses
+_FOUND = "servers found"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give all processes of this run one place to take turns."""
+    if turns.VARIABLE not in os.environ:
+        folder = TemporaryDirectory(prefix="octopus-tests-")
+        os.environ[turns.VARIABLE] = folder.name
+        config.add_cleanup(folder.cleanup)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -66,7 +78,35 @@ def pytest_runtestloop(session: pytest.Session) -> None:
         except ConfigurationError as error:
             _missing[kind] = str(error)
         else:
-            session.config.get_terminal_writer().line(f"{found.version} ({found.origin})")
+            _found.append(f"{found.version} ({found.origin})")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that prints, where tests run in several, with which servers they ran."""
+    if isinstance(output := getattr(session.config, "workeroutput", None), dict):
+        output[_FOUND] = _found
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    """Collect what a process that ran tests has told."""
+    _found.extend(getattr(node, "workeroutput", {}).get(_FOUND, []))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which servers the tests ran against: real ones, of these versions."""
+    if _found:
+        terminalreporter.section("servers")
+        for version in sorted(set(_found)):
+            terminalreporter.line(version)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # first: waiting for one's turn is not the test's time
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let a test that is marked ``alone`` run while no other process of this run tests anything."""
+    with turns.turn(exclusive=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @pytest.fixture(autouse=True, scope="module")

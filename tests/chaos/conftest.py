@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import fields
 
 import pytest
 
@@ -12,7 +13,8 @@ from tests.chaos.disks import why_not_mounted
 from tests.chaos.rig import Room
 
 _KINDS = {"mariadb": MARIADB, "postgres": POSTGRES}
-MEASURED = pytest.StashKey[list[Measured]]()
+_MEASURED = "chaos"
+_CELLS = {str(cell): cell for cell in CELLS}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,7 +28,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    measured = terminalreporter.config.stash.get(MEASURED, [])
+    measured = list(_reported(terminalreporter))
     if measured:
         terminalreporter.section("chaos")
         for line in Measured.table(measured):
@@ -65,6 +67,19 @@ def room(cell: Cell, rooms: Callable[[Cell], Room]) -> Room:
 
 
 @pytest.fixture
-def measured(request: pytest.FixtureRequest) -> list[Measured]:
-    """Where a cell writes down what was measured."""
-    return request.config.stash.setdefault(MEASURED, [])
+def measured(request: pytest.FixtureRequest) -> Generator[list[Measured]]:
+    """Where a cell writes down what was measured; it travels in the report of the test."""
+    rows: list[Measured] = []
+    yield rows
+    for row in rows:
+        values = {field.name: getattr(row, field.name) for field in fields(row)}
+        request.node.user_properties.append((_MEASURED, values | {"cell": str(row.cell)}))
+
+
+def _reported(terminalreporter: pytest.TerminalReporter) -> Iterator[Measured]:
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", None) == "teardown":
+                for name, values in report.user_properties:
+                    if name == _MEASURED:
+                        yield Measured(**values | {"cell": _CELLS[values["cell"]]})

@@ -10,6 +10,7 @@ from tests.chaos.cells import Cell, Measured, Run, RunWithFullJournal, When
 from tests.chaos.rig import Room
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(200)  # a server stands still for a minute, and a first run downloads the servers
 async def test_nothing_is_lost_late_or_stuck(
     cell: Cell, room: Room, tmp_path: Path, measured: list[Measured]

@@ -12,6 +12,8 @@ import pytest
 
 from tests.chaos.pulse import Pulse
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 async def pulse() -> AsyncGenerator[Pulse]:

@@ -60,6 +60,7 @@ def test_the_slope_is_that_of_the_line_whatever_a_few_points_do() -> None:
     assert slope(points[:1]) == 0.0
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(120)  # a first run downloads the servers
 async def test_under_faults_nothing_is_lost_and_nothing_is_left_over(tmp_path: Path) -> None:
     for kind in (MARIADB, MEMCACHED):
