@@ -241,7 +241,10 @@ class DeadLetter(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class JournalStatistics:
-    """A journal at one moment. Ages and times are seconds; sizes are bytes."""
+    """A journal at one moment. Ages and times are seconds; sizes are bytes.
+
+    ``refusal`` says why it takes nothing more at this moment; None while it does.
+    """
 
     pending: int
     pending_by_target: dict[str, int]
@@ -251,6 +254,7 @@ class JournalStatistics:
     oldest_age: float
     appended: int
     synced: int
+    refusal: str | None = None
 
 
 class Journal(Protocol):

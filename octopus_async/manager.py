@@ -357,6 +357,11 @@ class DaoManager:
                 async for told in progress:
                     yield told
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of the models that Daos were made of."""
+        return tuple(self._mappers)
+
     def plan_of(self, model: str) -> Plan:
         """Where the model of that name goes."""
         return self._planner.plan_of(model)

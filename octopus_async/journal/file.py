@@ -305,6 +305,11 @@ class FileJournal:
         """See `Journal.statistics`."""
         self._check()
         oldest = self._overlay.oldest()
+        refusal: str | None = None
+        try:
+            self._check_room()
+        except JournalFull as error:
+            refusal = str(error)
         return JournalStatistics(
             pending=self._overlay.pending,
             pending_by_target=self._overlay.owed_by_target(),
@@ -314,6 +319,7 @@ class FileJournal:
             oldest_age=0.0 if oldest is None else max(0.0, self._wall() - oldest),
             appended=self._appended,
             synced=self._holdings.groups,
+            refusal=refusal,
         )
 
     def forget_process(self) -> None:
@@ -331,11 +337,15 @@ class FileJournal:
             raise ManagerClosed(f"the journal {self.path} is not open")
 
     def _admit(self, operations: Sequence[object], targets: Sequence[str]) -> None:
-        """Raise JournalError for what cannot be written down, or JournalFull if nothing more is taken."""
+        """Raise JournalError for what cannot be written down, or as `_check_room`."""
         if not operations or not targets:
             raise JournalError("what is journalled is at least one operation, owed to at least one backend")
         if len(operations) > _MOST_IN_UNIT:
             raise JournalError(f"a unit of {len(operations)} operations is more than {_MOST_IN_UNIT}")
+        self._check_room()
+
+    def _check_room(self) -> None:
+        """Raise JournalFull if nothing more is taken."""
         if self._commit.behind:
             raise JournalFull(
                 f"too much waits to be written to the journal {self.path} already: its disk is too slow, or"

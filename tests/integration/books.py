@@ -1,4 +1,4 @@
-"""The books service as its tests run it: under uvicorn, in processes of its own."""
+"""The books service as its tests run it: with either framework, in processes of its own."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ from octopus_async.url import BackendURL
 
 ROOT = Path(__file__).parents[2]
 LOAD = Path(__file__).with_name("books_load.py")
+_SERVERS = {
+    "fastapi": ("uvicorn", "fastapi_books:app", "--log-level", "warning"),
+    "aiohttp": ("aiohttp.web", "aiohttp_books:make_app", "--hostname", "127.0.0.1"),
+}
+FRAMEWORKS = tuple(_SERVERS)
 
 
 def free_port() -> int:
@@ -27,8 +32,10 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def service(write: str, journal: Path, *options: str) -> AsyncGenerator[tuple[str, int]]:
-    """The example under uvicorn, as a process of its own: its URL and its process id."""
+async def service(
+    write: str, journal: Path, *options: str, framework: str = "fastapi"
+) -> AsyncGenerator[tuple[str, int]]:
+    """The example of a framework under its server, as a process of its own: its URL and its process id."""
     port = free_port()
     environment = {
         **os.environ,
@@ -36,13 +43,9 @@ async def service(write: str, journal: Path, *options: str) -> AsyncGenerator[tu
         "BOOKS_JOURNAL": str(journal),
         "PYTHONPATH": os.pathsep.join([str(ROOT / "examples"), str(ROOT)]),
     }
-    uvicorn = (sys.executable, "-m", "uvicorn", "fastapi_books:app", "--log-level", "warning")
-    with (journal.parent / "uvicorn.log").open("wb") as log:
+    with (journal.parent / "service.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *uvicorn,
-            *options,
-            "--port",
-            str(port),
+            *(sys.executable, "-m", *_SERVERS[framework], *options, "--port", str(port)),
             env=environment,
             stderr=asyncio.subprocess.STDOUT,
             stdout=log,
@@ -61,7 +64,7 @@ async def answers(url: str) -> None:
     async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(60):
         while True:
             try:
-                await client.get(f"{url}/openapi.json")
+                await client.get(f"{url}/healthz")
             except httpx.TransportError:
                 await asyncio.sleep(0.05)
             else:
