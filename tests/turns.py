@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +13,7 @@ VARIABLE = "OCTOPUS_TEST_TURNS"
 
 
 @contextmanager
-def turn(*, exclusive: bool) -> Iterator[None]:
+def turn(*, exclusive: bool) -> Generator[None]:
     """Wait until this process may run its next test; at once where it is the only one.
 
     ``exclusive`` waits for the running tests of the others, and they wait for this one. The gate is held

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
@@ -183,7 +183,7 @@ def aiohttp_app(make: Make, journalled: Journalled) -> web.Application:
 
 
 @asynccontextmanager
-async def served(framework: str, make: Make, journalled: Journalled) -> AsyncIterator[httpx.AsyncClient]:
+async def served(framework: str, make: Make, journalled: Journalled) -> AsyncGenerator[httpx.AsyncClient]:
     """A client of an application that has begun, of either framework."""
     if framework == "fastapi":
         app = fastapi_app(make, journalled)
@@ -245,7 +245,7 @@ class TestFastAPI:
         seen: list[bool] = []
 
         @asynccontextmanager
-        async def own(app: FastAPI) -> AsyncIterator[dict[str, str]]:
+        async def own(app: FastAPI) -> AsyncGenerator[dict[str, str]]:
             await app.state.octopus.dao(Book).create(Book(title="seeded"))
             yield {"own": "state"}
             seen.append(app.state.octopus.statistics().writing == 0)
