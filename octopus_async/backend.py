@@ -118,6 +118,15 @@ class CacheAdapter(Adapter, Protocol):
 
 
 @runtime_checkable
+class InstantReader(Protocol):
+    """An adapter that can look one key up at once, without ever waiting: in memory of this host."""
+
+    def read_now(self, key: Key) -> Answer:
+        """As `Adapter.read`, for one key of a model that it was taught. Raises `Unavailable`."""
+        ...
+
+
+@runtime_checkable
 class InProcessAdapter(CacheAdapter, Protocol):
     """A backend in this process's own memory: while it is open it answers at once, and nothing can fail.
 

@@ -153,6 +153,11 @@ class SharedMemoryAdapter:
         with self._using() as segment:
             return [self._look_up(segment, key) for key in keys]
 
+    def read_now(self, key: Key) -> Record | Miss:
+        """See `InstantReader`."""
+        with self._using() as segment:
+            return self._look_up(segment, key)
+
     async def peek(self, keys: Sequence[Key]) -> list[Record | None]:
         """Look up keys: records and tombstones."""
         answers = await self.read(keys)

@@ -7,6 +7,7 @@ itself, and beside that offers what strategies need: one key or operation at a t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -19,6 +20,7 @@ from octopus_async.backend import (
     CacheAdapter,
     Capabilities,
     InProcessAdapter,
+    InstantReader,
     PeekAdapter,
     ScanAdapter,
 )
@@ -33,7 +35,7 @@ from octopus_async.errors import (
     Unavailable,
 )
 from octopus_async.events import BreakerChanged, Events
-from octopus_async.guard.breaker import Breaker, BreakerStatistics, Failure, Transition
+from octopus_async.guard.breaker import Breaker, BreakerStatistics, Failure, State, Transition
 from octopus_async.guard.lane import Lane, LaneLimits
 from octopus_async.guard.policy import BreakerPolicy, GuardPolicy
 from octopus_async.guard.preparation import Preparation
@@ -84,6 +86,7 @@ class Guard:
         self._events = events or Events()
         self._uniform = uniform
         self._in_process = adapter if isinstance(adapter, InProcessAdapter) else None
+        self._instant = adapter if isinstance(adapter, InstantReader) else None
         self._models = Preparation(adapter, self._events)
         self._is_open = False
         self._opening = asyncio.Lock()
@@ -130,7 +133,14 @@ class Guard:
             return _done(self._circuit_open("reads", self.reads))
         if self._in_process is not None and self._is_open:
             return _done(self._in_process.read_now(key))
+        if self._instant is not None and self._may_read_at_once(key):
+            # What fails is asked again below, where it is counted.
+            with contextlib.suppress(Unavailable):
+                return _done(self._instant.read_now(key))
         return self._read_lane.add(key, key, None, 0, deadline)
+
+    def _may_read_at_once(self, key: Key) -> bool:
+        return self._is_open and self.reads.state is State.CLOSED and self._models.covers({key.model})
 
     def submit(self, operation: Operation, mode: Mode, deadline: float) -> asyncio.Future[Outcome]:
         """Apply one operation, batched with what else is written at this moment."""

@@ -44,11 +44,14 @@ def end(pid: int, number: int = signal.SIGKILL) -> None:
     os.waitpid(pid, 0)
 
 
-def write_for_ever(folder: str) -> None:
+def write_on_and_on(folder: str) -> None:
+    """Until it is killed, or its parent is gone."""
+    parent = os.getppid()
+
     async def write() -> None:
         author, chance, adapter = Author("Book", Clock()), random.Random(), adapter_in(folder)
         await adapter.open()
-        while True:
+        while os.getppid() == parent:
             number = chance.randrange(10_000)
             fields = fields_of(count=number, title=f"{number}." * chance.choice([1, 100, 3_000]))
             await adapter.apply([author.update(chance.choice(KEYS), fields)], Mode.MIRROR)
@@ -74,9 +77,9 @@ async def kills(folder: str, count: int) -> str:
     await adapter.open()
     newest: dict[Key, str] = {}
     seen = 0
-    lasting = child(lambda: write_for_ever(folder))
+    lasting = child(lambda: write_on_and_on(folder))
     for _ in range(count):
-        victim = child(lambda: write_for_ever(folder))
+        victim = child(lambda: write_on_and_on(folder))
         until = time.monotonic() + chance.uniform(0.002, 0.03)
         while time.monotonic() < until:
             seen += sum(check(answer, newest) for answer in await adapter.read(KEYS))

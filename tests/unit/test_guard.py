@@ -831,3 +831,59 @@ async def test_a_scan_teaches_the_adapter_its_model_first() -> None:
     assert [record async for record in guard.scan("Book")] == []
     assert prepared == ["Book"]
     await guard.close()
+
+
+class Instant(Store):
+    """Reads at once, but for a failure; its writes wait."""
+
+    apply_now = None  # type: ignore[assignment]  # a guard asks whether it is there: with it, it could not fail
+
+    def read_now(self, key: Key) -> Answer:
+        self._raise("read_now")
+        return self._find(key, 0.0)
+
+    async def read(self, keys: Sequence[Key]) -> list[Answer]:
+        self.batches.append(len(keys))
+        self._raise("read")
+        return [self._find(key, 0.0) for key in keys]
+
+
+class TestAnAdapterThatReadsAtOnce:
+    @pytest.fixture
+    async def instant(self) -> AsyncGenerator[tuple[Guard, Instant]]:
+        store = Instant()
+        guard = Guard(store, policy=POLICY)
+        await guard.open()
+        await guard.prepare(Schema("Book", "books", "id", Type.TEXT, ()), create=True)
+        yield guard, store
+        await guard.close()
+
+    async def test_a_read_is_answered_before_its_caller_waits(self, instant: tuple[Guard, Instant]) -> None:
+        guard, store = instant
+        future = guard.fetch(Key("Book", "1"), asyncio.get_running_loop().time() + 1)
+        assert future.done()
+        assert (future.result(), store.batches) == (None, [])
+
+    async def test_a_model_that_it_was_not_taught_is_taught_first(
+        self, instant: tuple[Guard, Instant]
+    ) -> None:
+        guard, store = instant
+        guard.learn(Schema("Author", "authors", "id", Type.TEXT, ()), create=True)
+        assert await guard.fetch(Key("Author", "1"), asyncio.get_running_loop().time() + 1) is None
+        assert (store.checked["Author"], store.batches) == (1, [1])
+        assert guard.fetch(Key("Author", "1"), asyncio.get_running_loop().time() + 1).done()
+
+    async def test_what_fails_at_once_is_asked_again_and_counted(
+        self, instant: tuple[Guard, Instant]
+    ) -> None:
+        guard, store = instant
+        refused = BackendRefused("gone", backend="memory")
+        store.errors = {"read_now": refused}
+        assert await guard.fetch(Key("Book", "1"), asyncio.get_running_loop().time() + 1) is None
+        assert store.batches == [1]
+        store.errors = {"read_now": refused, "read": refused, "ping": refused}
+        assert await guard.fetch(Key("Book", "1"), asyncio.get_running_loop().time() + 1) is refused
+        assert guard.reads.state is State.OPEN
+        store.errors = {}
+        asked = guard.fetch(Key("Book", "1"), asyncio.get_running_loop().time() + 1)
+        assert isinstance(await asked, CircuitOpen), "a breaker that is open is not gone around"
