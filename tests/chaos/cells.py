@@ -112,12 +112,12 @@ SHORT = [
 
 
 _COUNTS = ("acknowledged", "journalled", "refused_reads", "refused_writes")
-_TIMES = ("slowest", "late", "blocked", "closed", "drained")
+_TIMES = ("slowest", "late", "blocked", "closed", "drained", "forgiven")
 
 
 @dataclass
 class Measured:
-    """What was measured in a cell. Times are seconds."""
+    """What was measured in a cell. Times are seconds; what is forgiven is so of the time until it is drained."""
 
     cell: Cell
     acknowledged: int = 0
@@ -138,7 +138,7 @@ class Measured:
     def table(rows: Iterable[Measured]) -> list[str]:
         """The rows as a table in text."""
         head = ("cell", "writes", "journalled", "unread", "refused", *_TIMES)
-        form = "{:<60}{:>8}{:>11}{:>8}{:>9}{:>9}{:>8}{:>9}{:>8}{:>9}"
+        form = "{:<60}{:>8}{:>11}{:>8}{:>9}{:>9}{:>8}{:>9}{:>8}{:>9}{:>10}"
         rows = list(rows)
         return [
             form.format(*head),

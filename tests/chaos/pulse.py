@@ -34,9 +34,9 @@ class Pulse:
         self.blocked = 0.0
         self.slowest = 0.0
         self.late = 0.0
-        self._moments: list[float] = [asyncio.get_running_loop().time()]
         self._queue = _Queue()
         self._waits: list[float] = [self._queue.seconds()]
+        self._moments: list[float] = [asyncio.get_running_loop().time()]
         self._task = asyncio.create_task(self._beat())
 
     def stop(self) -> None:
@@ -64,11 +64,12 @@ class Pulse:
         clock = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(_TICK)
-            now, waited = clock(), self._queue.seconds()
-            stood_still = now - self._moments[-1] - _TICK - (waited - self._waits[-1])
+            # Who waits for a processor between two readings has waited on either side of the moment.
+            before, now, after = self._queue.seconds(), clock(), self._queue.seconds()
+            stood_still = now - self._moments[-1] - _TICK - (after - self._waits[-1])
             self.blocked = max(self.blocked, stood_still)
             self._moments.append(now)
-            self._waits.append(waited)
+            self._waits.append(before)
 
 
 class _Queue:

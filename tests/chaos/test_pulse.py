@@ -40,6 +40,30 @@ async def test_an_operation_within_its_deadline_is_not_late(pulse: Pulse) -> Non
     assert pulse.late == 0.0
 
 
+class _Waiting:
+    """Counts what it waits itself, as it is asked how long threads have waited."""
+
+    def __init__(self) -> None:
+        self._calls = 0
+        self._total = 0.0
+
+    def seconds(self) -> float:
+        self._calls += 1
+        if self._calls % 3 == 0:  # of the two calls of a beat now the one, now the other
+            began = time.perf_counter()
+            time.sleep(0.2)
+            self._total += time.perf_counter() - began
+        return self._total
+
+
+async def test_a_wait_in_the_middle_of_a_reading_is_forgiven(pulse: Pulse) -> None:
+    pulse._queue = _Waiting()  # type: ignore[assignment]  # what threads really waited is not to be steered
+    pulse._waits[-1] = 0.0
+    pulse.blocked = 0.0
+    await asyncio.sleep(1.5)
+    assert pulse.blocked < 0.1
+
+
 async def test_what_other_processes_take_of_the_processor_is_forgiven(pulse: Pulse) -> None:
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})  # a process inherits it
