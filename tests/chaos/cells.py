@@ -117,7 +117,7 @@ _TIMES = ("slowest", "late", "blocked", "closed", "drained", "forgiven")
 
 @dataclass
 class Measured:
-    """What was measured in a cell. Times are seconds; what is forgiven is so of the time until it is drained."""
+    """What was measured in a cell. Times are seconds; what is forgiven is so of the time to the drain."""
 
     cell: Cell
     acknowledged: int = 0
