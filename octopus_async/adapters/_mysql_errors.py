@@ -47,6 +47,13 @@ _RECORD_FAULTS = {
     3819,  # check, MySQL
     4025,  # check, MariaDB
 }
+_LOGIN_FAULTS = {
+    1044,  # not of this database
+    1045,  # wrong user or password
+    1698,  # a user who logs in without a password
+}
+_LOOK_AT_SERVER = ": see that the server runs, and that host and port in its URL are right"
+_LOOK_AT_LOGIN = ": see that user and password in its URL are right"
 _UNDECIDED = {1053, 1180, 1317, 1927, 1969, 3024, 4031}
 """Killed, interrupted or shut down, perhaps after the commit."""
 
@@ -82,7 +89,11 @@ def _translate_connecting(error: BaseException | None, backend: str) -> OctopusE
     cause = error.__cause__ if error is not None else None
     # All addresses of a name may have refused, each in its own words.
     if isinstance(cause, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(cause):
-        return BackendRefused(f"{backend}: the connection was refused", backend=backend)
+        return BackendRefused(f"{backend}: the connection was refused{_LOOK_AT_SERVER}", backend=backend)
+    if answer_code(error) in _LOGIN_FAULTS:
+        return BackendFailed(
+            f"{backend}: could not log in: {_reason(error)}{_LOOK_AT_LOGIN}", backend=backend, sent=False
+        )
     reason = _reason(error) if cause is None else f"{_reason(error)} ({cause})"
     return BackendFailed(f"{backend}: could not connect: {reason}", backend=backend, sent=False)
 

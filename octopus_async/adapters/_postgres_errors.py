@@ -55,6 +55,12 @@ _RECORD_FAULTS = {
     "54000",  # too long for an index, or too wide a row
     "P0001",  # a trigger's own refusal
 }
+_LOGIN_FAULTS = {
+    "28000",  # not this user, from this host, to this database
+    "28P01",  # wrong password
+}
+_LOOK_AT_SERVER = ": see that the server runs, and that host and port in its URL are right"
+_LOOK_AT_LOGIN = ": see that user and password in its URL are right"
 _UNDECIDED = {"40003", "57P01", "57P02"}
 """Not known whether it completed; shut down or crashed, perhaps after the commit."""
 
@@ -104,9 +110,13 @@ def _translate_connecting(error: BaseException | None, backend: str) -> OctopusE
     # All addresses of a name may have refused, each in its own words.
     refused = isinstance(error, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(error)
     if refused:
-        return BackendRefused(f"{backend}: the connection was refused", backend=backend)
+        return BackendRefused(f"{backend}: the connection was refused{_LOOK_AT_SERVER}", backend=backend)
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate == _STARTING_UP:
         return BackendRefused(f"{backend}: {_reason(error)}", backend=backend)
+    if isinstance(error, asyncpg.PostgresError) and error.sqlstate in _LOGIN_FAULTS:
+        return BackendFailed(
+            f"{backend}: could not log in: {_reason(error)}{_LOOK_AT_LOGIN}", backend=backend, sent=False
+        )
     reason = str(error) if isinstance(error, OSError) else _reason(error)
     return BackendFailed(f"{backend}: could not connect: {reason}", backend=backend, sent=False)
 

@@ -35,7 +35,7 @@ class Result:
         dead_letters: how many were refused now.
         pending: how many still wait, those for caches included.
         elsewhere: how many wait in journals of processes that run, which replay them themselves.
-        reasons: why some still wait.
+        reasons: why some still wait, or why nobody can tell.
     """
 
     pending_before: int = 0
@@ -47,8 +47,8 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing that waited is left."""
-        return not (self.pending or self.dead_letters)
+        """Whether nothing that waited is left, and each backend can be written."""
+        return not (self.pending or self.dead_letters or self.reasons)
 
 
 @speaking
@@ -62,7 +62,8 @@ def command(
     """Replay what is left in a service's journal, and wait until nothing is owed to any backend.
 
     Takes over the journals of processes that have ended. Those of a service that runs are its own:
-    it replays them itself. Exit status 1 if anything still waits in the end, or was refused.
+    it replays them itself. Exit status 1 if anything still waits in the end or was refused, or a backend
+    cannot be written.
     """
     hush()
     settings = settings_from_toml(config)
@@ -153,7 +154,7 @@ def _letters(statistics: Statistics) -> int:
 
 def _print(result: Result) -> None:
     screen = console()
-    if result.ok:
+    if not (result.pending or result.dead_letters):
         screen.print(f"{count(result.replayed, 'operation')} replayed; nothing is owed any more")
     else:
         letters = count(result.dead_letters, "dead letter")

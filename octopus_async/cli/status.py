@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from octopus_async.backend import Adapter
 from octopus_async.cli import shown
 from octopus_async.cli.output import AsJson, Exit, console, hush, print_json, safe, speaking
 from octopus_async.cli.service import Config, absent_file
+from octopus_async.clock import decode_version
 from octopus_async.config import Settings, adapter_for, settings_from_toml
 from octopus_async.errors import JournalError, SchemaMismatch, Unavailable
 from octopus_async.guard import Guard
@@ -49,7 +51,11 @@ class BackendStatus:
 
 @dataclass(frozen=True, slots=True)
 class JournalStatus:
-    """The journal of all processes that share its folder; ``oldest_age`` is in seconds."""
+    """The journal of all processes that share its folder; ages are in seconds.
+
+    ``low_water`` is, for each model with replicas, the version up to which these have, or are owed,
+    what the primary has; empty for the beginning, and an empty name for all models.
+    """
 
     path: str
     problem: str | None = None
@@ -60,6 +66,8 @@ class JournalStatus:
     damage: int = 0
     bytes: int = 0
     running: int = 0
+    low_water: dict[str, str] = field(default_factory=dict)
+    low_water_age: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -149,13 +157,19 @@ async def _timed(call: Callable[[], Awaitable[object]], *, fresh: bool = False) 
 def _journal(settings: Settings) -> JournalStatus | None:
     if not isinstance(settings.journal, str | Path):
         return None
-    path = str(settings.journal)
-    if not Path(path).exists():
-        return JournalStatus(path)  # it is made when something has to wait
+    path = Path(settings.journal)
+    if not os.path.lexists(path):  # it is made when the service starts
+        problem = f"{path} cannot be made: there is no folder {path.parent} that this user can write to"
+        return JournalStatus(str(path), None if _is_writable(path.parent) else problem)
     try:
-        return _described(inspect(path))
+        status = _described(inspect(path))
     except JournalError as error:
-        return JournalStatus(path, problem=str(error))
+        return JournalStatus(str(path), str(error))
+    return status if _is_writable(path) else replace(status, problem=f"this user cannot write to {path}")
+
+
+def _is_writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _described(summary: Summary) -> JournalStatus:
@@ -172,7 +186,13 @@ def _described(summary: Summary) -> JournalStatus:
         damage=len(summary.damage),
         bytes=sum(writer.bytes for writer in summary.folders),
         running=sum(writer.alive for writer in summary.folders),
+        low_water=summary.marks,
+        low_water_age=_age_of(min(summary.marks.values(), default="")),
     )
+
+
+def _age_of(version: str) -> float | None:
+    return round(max(0.0, time.time() - decode_version(version)[0] / 1000), 3) if version else None
 
 
 # -- showing ---------------------------------------------------------------------------------------
@@ -193,6 +213,19 @@ def _print(backends: list[BackendStatus], journal: JournalStatus | None) -> None
     for name, problem in problems:
         screen.print(f"{safe(name)}: {safe(problem)}", soft_wrap=True)
     screen.print(f"journal: {_in_words(journal)}", soft_wrap=True)
+    if journal is not None and journal.low_water:
+        screen.print(f"replicas: {_low_water(journal)}", soft_wrap=True)
+
+
+def _low_water(journal: JournalStatus) -> str:
+    since = journal.low_water_age
+    if since is None:
+        said = "nobody knows how far they are"
+        start = "the beginning"
+    else:
+        said = f"have, or are owed, what the primary was given until {since:,.0f} s ago"
+        start = "there"
+    return said if journal.running else f"{said}; the next start compares them from {start} on"
 
 
 def _in_words(journal: JournalStatus | None) -> str:

@@ -21,11 +21,13 @@ from octopus_async.cli.output import (
     progress,
     safe,
     speaking,
+    told,
 )
 from octopus_async.cli.service import Config, Kind, absent_file, kinds_in
 from octopus_async.cli.shown import count, table
 from octopus_async.config import Settings, settings_from_toml
 from octopus_async.errors import ConfigurationError, OctopusError
+from octopus_async.events import BreakerChanged, Event
 from octopus_async.manager import DaoManager
 from octopus_async.verification import Divergence, JournalFolder, Options, Report, State
 from octopus_async.verification.report import Side
@@ -124,7 +126,7 @@ class _Verification:
     async def run(self, tell: Callable[[int, int | None], None]) -> Report:
         # The journal is the service's: it is read, not opened, and its tables are as they are.
         settings = replace(self._settings, journal=None, create_tables=False)
-        manager = DaoManager.from_config(settings)
+        manager = DaoManager.from_config(settings, listeners=[self._say])
         for kind in self._kinds:
             manager.dao(kind)
         skip = {
@@ -143,6 +145,11 @@ class _Verification:
         if self._resume is not None:
             self._resume.unlink(missing_ok=True)
         return report
+
+    def _say(self, event: Event) -> None:
+        """Why a backend cannot be asked, which the error that ends it does not know any more."""
+        if isinstance(event, BreakerChanged) and (line := told(event)) is not None:
+            console(to_stderr=True).print(line, soft_wrap=True)
 
     def _begin(self, fresh: State) -> State:
         known = None if self._resume is None else State.load(self._resume)

@@ -19,6 +19,7 @@ from octopus_async.journal.file import FileJournal
 from octopus_async.journal.format import key_bytes
 from octopus_async.journal.item import at_of, operation_of, sequence_of
 from octopus_async.journal.letters import Letter
+from octopus_async.journal.mark import lowest, marks_in
 from octopus_async.journal.overlay import Overlay
 from octopus_async.journal.root import LOCK, Root, explained
 from octopus_async.journal.segments import Damage, segment_name
@@ -71,6 +72,8 @@ class FolderSummary:
         oldest_at: when the oldest of them was journalled, seconds since 1970; None for none.
         dead_letters: what was refused.
         missing: files that are gone, and what else belongs to no file.
+        marks: for each model with replicas, the version up to which these have, or are owed, what this
+            writer wrote; empty for the beginning, and an empty name for all models.
     """
 
     name: str
@@ -82,6 +85,7 @@ class FolderSummary:
     oldest_at: float | None
     dead_letters: tuple[DeadLetter, ...]
     missing: tuple[Damage, ...]
+    marks: dict[str, str]
 
     @property
     def bytes(self) -> int:
@@ -120,6 +124,11 @@ class Summary:
         """What was refused, in the order of numbers."""
         letters = [letter for folder in self.folders for letter in folder.dead_letters]
         return tuple(sorted(letters, key=lambda letter: letter.sequence))
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """For each model the lowest of its writers' low-water marks."""
+        return lowest(*(folder.marks for folder in self.folders))
 
     @property
     def damage(self) -> tuple[Damage, ...]:
@@ -272,6 +281,7 @@ def _summarize(root: Root, name: str) -> FolderSummary | None:
         contents.overlay.oldest(),
         tuple(letter.opened() for letter in contents.letters),
         tuple(_missing(contents)),
+        marks_in(root.disk, root.path / name),
     )
 
 

@@ -116,6 +116,17 @@ def lowest(*marks: Mapping[str, str]) -> dict[str, str]:
     return merged
 
 
+def marks_in(disk: Disk, folder: Path) -> dict[str, str]:
+    """What the mark in a writer's folder says to who only looks. Raises OSError, JournalError."""
+    path = folder / MARK
+    try:
+        data = read_file(disk, path)
+    except FileNotFoundError:
+        return {}
+    marks = decode(data, folder.name, path)
+    return {EVERYTHING: EVERYTHING} if marks is None else marks
+
+
 def encode(marks: Mapping[str, str], folder: str) -> bytes:
     """The file's one line."""
     body = to_json({"octopus": MAGIC, "format": FORMAT, "marks": dict(marks)})[:-1]
