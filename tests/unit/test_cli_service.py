@@ -7,6 +7,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -16,10 +17,12 @@ import pytest
 from typer.testing import CliRunner
 
 from octopus_async.cli.app import app
+from octopus_async.clock import version_at
 from octopus_async.errors import DuplicateRecord
 from octopus_async.guard import State
 from octopus_async.manager import DaoManager
 from octopus_async.model import KeyedModel, Model
+from tests.crash.journals import crash, opened
 
 SHELF = """\
 from octopus_async import KeyedModel, Model
@@ -303,3 +306,23 @@ class TestStatus:
         file.write_bytes(file.read_bytes().replace(b"one", b"0ne"))
         status, told = service.told("status", "octopus.toml", "--read-only")
         assert (status, told["journal"]["damage"]) == (1, 1)
+
+    async def test_tells_how_far_replicas_are_after_a_crash(self, service: Service) -> None:
+        mark = version_at(int((time.time() - 100) * 1000))
+        async with opened(service.journal) as journal:
+            await journal.mark({"Note": mark})
+            await crash(journal)
+        told = service.told("status", "octopus.toml", "--read-only")[1]["journal"]
+        assert told["low_water"] == {"Note": mark}
+        assert 100 <= told["low_water_age"] < 200
+        (file,) = service.journal.glob("*/mark")
+        file.write_bytes(b"damaged")
+        said = service.octopus("status", "octopus.toml", "--read-only").stdout
+        assert "replicas: nobody knows how far they are; the next start compares them from the" in said
+
+    def test_of_a_journal_that_cannot_be_made_is_1(self, service: Service) -> None:
+        config = CONFIG.replace('"journal"', '"no/such/journal"')
+        (service.folder / "octopus.toml").write_text(config)
+        status, told = service.told("status", "octopus.toml", "--read-only")
+        assert status == 1
+        assert "no/such/journal cannot be made" in told["journal"]["problem"]

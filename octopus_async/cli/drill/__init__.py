@@ -100,8 +100,12 @@ def _folder(keep: Path | None) -> Generator[Path]:
         with tempfile.TemporaryDirectory(prefix="octopus-drill-") as folder:
             yield Path(folder)
         return
-    keep.mkdir(parents=True, exist_ok=True)
-    if any(keep.iterdir()):
+    try:
+        keep.mkdir(parents=True, exist_ok=True)
+        found = next(keep.iterdir(), None)
+    except OSError as error:
+        raise ConfigurationError(f"--keep {keep}: no folder can be made there: {error.strerror}") from error
+    if found is not None:
         raise ConfigurationError(f"--keep {keep}: the folder is not empty")
     yield keep
 
