@@ -90,7 +90,8 @@ def _translate_connecting(error: BaseException | None, backend: str) -> OctopusE
     # All addresses of a name may have refused, each in its own words.
     if isinstance(cause, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(cause):
         return BackendRefused(f"{backend}: the connection was refused{_LOOK_AT_SERVER}", backend=backend)
-    if answer_code(error) in _LOGIN_FAULTS:
+    code = None if error is None else answer_code(error)
+    if code is not None and code in _LOGIN_FAULTS:
         return BackendFailed(
             f"{backend}: could not log in: {_reason(error)}{_LOOK_AT_LOGIN}", backend=backend, sent=False
         )
