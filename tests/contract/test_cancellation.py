@@ -12,6 +12,7 @@ import pytest
 
 from octopus_async.adapters.memcache import MemcacheAdapter
 from octopus_async.adapters.mysql import MySQLAdapter
+from octopus_async.adapters.postgres import PostgresAdapter
 from octopus_async.adapters.redis import RedisAdapter
 from octopus_async.backend import Adapter, CacheAdapter, PeekAdapter, ScanAdapter
 from octopus_async.guard import Guard
@@ -23,7 +24,7 @@ from octopus_async.testing.servers import RedisCluster, RedisServer, Server
 from octopus_async.url import BackendURL
 from tests.adversity.memcache import stat
 from tests.contract.conftest import in_guard
-from tests.contract.sql import MySQLDatabase
+from tests.contract.sql import MySQLDatabase, PostgresDatabase
 
 PROBES = 50
 ROUNDS = int(os.environ.get("OCTOPUS_CANCELLATION_ROUNDS", "0"))
@@ -116,6 +117,7 @@ def _knows(adapter: Adapter, call: str) -> bool:
         "memory",
         "sqlite",
         "mysql",
+        "postgres",
         "rest",
         "rest_singly",
         "memcached",
@@ -154,6 +156,17 @@ async def connections(bare: Adapter, request: pytest.FixtureRequest) -> Callable
             return cast("int", count)
 
         return of_mysql
+    if isinstance(bare, PostgresAdapter):
+        server = request.getfixturevalue("postgres_server")
+        sessions = PostgresDatabase(BackendURL.parse(server.url))
+
+        async def of_postgres() -> int:
+            ((count,),) = await sessions.run(
+                "SELECT count(*) FROM pg_stat_activity WHERE usename = current_user"
+            )
+            return cast("int", count)
+
+        return of_postgres
     if isinstance(bare, MemcacheAdapter):
         server = request.getfixturevalue("memcached_server")
         ((_, port),) = BackendURL.parse(server.url).hosts

@@ -10,6 +10,7 @@ import pytest
 from octopus_async.adapters.memcache import MemcacheAdapter
 from octopus_async.adapters.memory import MemoryAdapter
 from octopus_async.adapters.mysql import MySQLAdapter
+from octopus_async.adapters.postgres import PostgresAdapter
 from octopus_async.adapters.sqlite import SQLiteAdapter
 from octopus_async.backend import Adapter
 from octopus_async.testing.servers import Server
@@ -37,11 +38,16 @@ def mysql(mariadb_server: Server) -> Adapter:
 
 
 @pytest.fixture
+def postgres(postgres_server: Server) -> Adapter:
+    return PostgresAdapter.from_url(BackendURL.parse(postgres_server.url))
+
+
+@pytest.fixture
 def memcached(memcached_server: Server) -> Adapter:
     return MemcacheAdapter.from_url(BackendURL.parse(memcached_server.url))
 
 
-@pytest.fixture(params=["memory", "memory_cache", "sqlite", "mysql", "memcached"])
+@pytest.fixture(params=["memory", "memory_cache", "sqlite", "mysql", "postgres", "memcached"])
 def bare(request: pytest.FixtureRequest) -> Adapter:
     found: Adapter = request.getfixturevalue(request.param)
     return found

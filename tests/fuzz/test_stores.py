@@ -221,7 +221,7 @@ _NAMES = st.one_of(
 )
 
 
-@pytest.mark.parametrize("bare", ["sqlite", "mysql"], indirect=True)
+@pytest.mark.parametrize("bare", ["sqlite", "mysql", "postgres"], indirect=True)
 @given(table=_NAMES, id_column=_NAMES, column=_NAMES)
 @fuzzed(20)
 async def test_names_of_tables_and_columns_are_quoted(
