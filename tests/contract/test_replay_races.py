@@ -15,11 +15,21 @@ from typing import Any
 import pytest
 
 from octopus_async.adapters.mysql import MySQLAdapter
+from octopus_async.adapters.postgres import PostgresAdapter
 from octopus_async.adapters.sqlite import SQLiteAdapter
 from octopus_async.errors import DuplicateRecord
 from octopus_async.record import APPLIED, Key, Mode, Operation, Outcome, Status
 from octopus_async.testing.servers import Server
-from tests.contract.sql import Books, MySQLDatabase, SQLiteDatabase, book, mysql_database, opened
+from tests.contract.sql import (
+    Books,
+    MySQLDatabase,
+    PostgresDatabase,
+    SQLiteDatabase,
+    book,
+    mysql_database,
+    opened,
+    postgres_database,
+)
 
 _A_MOMENT = 0.15  # long enough for a statement that nothing holds up
 
@@ -62,6 +72,19 @@ class PausedMySQL(MySQLAdapter):
         await super()._write(*arguments, **options)
 
 
+class PausedPostgres(PostgresAdapter):
+    """The same."""
+
+    pause: Pause
+
+    def _script(self, operation: Operation, mode: Mode) -> None:
+        """None goes in one exchange, which could not be paused."""
+
+    async def _write(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - passed on
+        await asyncio.to_thread(self.pause.stand_still)
+        await super()._write(*arguments, **options)
+
+
 class Two:
     """Two writers on one database, the first of whom stands still between its statements."""
 
@@ -85,13 +108,15 @@ class Two:
 
 
 @asynccontextmanager
-async def writers(database: SQLiteDatabase | MySQLDatabase) -> AsyncGenerator[Two]:
+async def writers(database: SQLiteDatabase | MySQLDatabase | PostgresDatabase) -> AsyncGenerator[Two]:
     pause = Pause()
-    adapter: PausedSQLite | PausedMySQL
+    adapter: PausedSQLite | PausedMySQL | PausedPostgres
     if isinstance(database, SQLiteDatabase):
         adapter = PausedSQLite(database.path, synchronous="NORMAL", busy_timeout=5.0)
-    else:
+    elif isinstance(database, MySQLDatabase):
         adapter = PausedMySQL.from_url(database.url)
+    else:
+        adapter = PausedPostgres.from_url(database.url)
     adapter.pause = pause
     async with opened(database) as other, opened(database, adapter) as paused:
         try:
@@ -201,4 +226,13 @@ class TestOnMySQL(Races):
     @pytest.fixture
     async def two(self, mariadb_server: Server) -> AsyncGenerator[Two]:
         async with mysql_database(mariadb_server.url) as database, writers(database) as made:
+            yield made
+
+
+class TestOnPostgres(Races):
+    """On a server, whose writers contend for an advisory lock on the key."""
+
+    @pytest.fixture
+    async def two(self, postgres_server: Server) -> AsyncGenerator[Two]:
+        async with postgres_database(postgres_server.url) as database, writers(database) as made:
             yield made
