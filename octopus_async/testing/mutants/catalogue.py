@@ -174,5 +174,10 @@ MUTANTS: dict[str, Mutant] = {
             journals.successor_compares_nothing,
             (SIMULATION, f"{_UNIT}/test_catchup.py"),
         ),
+        Mutant(
+            "anybodys-files-taken",
+            journals.anybodys_files_taken,
+            (f"{_UNIT}/test_journal_processes.py -k j12",),
+        ),
     )
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 from octopus_async.clock import Clock
 from octopus_async.journal import FileJournal, adopt, commit, format, overlay, scan  # noqa: A004 - the module's name
+from octopus_async.journal.disk import OsDisk
 from octopus_async.journal.folder import Folder
 from octopus_async.testing.simulation.processdisk import ProcessDisk
 
@@ -107,3 +108,8 @@ def unreadable_taken_for_torn() -> None:
 def successor_compares_nothing() -> None:
     """A process that takes over from one that crashed leaves replicas as they are."""
     FileJournal.inherited = lambda *_: {}
+
+
+def anybodys_files_taken() -> None:
+    """Files and folders are taken whoever else can write to them."""
+    OsDisk._check_access = lambda *_: None
