@@ -189,6 +189,10 @@ class Backend(Protocol):
         """What it can do."""
         ...
 
+    def at_hand(self, key: Key) -> Record | None:
+        """What it has of a key in this process's own memory; None where it has to be asked."""
+        ...
+
     def fetch(self, key: Key, deadline: float) -> asyncio.Future[Answer | Unavailable]:
         """Look one key up. The future gives an `Unavailable` as its result, and never raises."""
         ...

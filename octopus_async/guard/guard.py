@@ -124,6 +124,13 @@ class Guard:
 
     # -- what strategies use ---------------------------------------------------------------------
 
+    def at_hand(self, key: Key) -> Record | None:
+        """What an adapter in this process's own memory has of a key; None where it has to be asked."""
+        if self._in_process is None or not self._is_open or not self.reads.passes:
+            return None
+        answer = self._in_process.read_now(key)
+        return answer if isinstance(answer, Record) else None
+
     def fetch(self, key: Key, deadline: float) -> asyncio.Future[Answer | Unavailable]:
         """Look one key up, batched with what else is asked for at this moment.
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from octopus_async.clock import decode_version
 from octopus_async.errors import JournalError
+from octopus_async.journal.batch import read_batches
 from octopus_async.journal.disk import Disk
 from octopus_async.journal.format import FORMAT, Dead, Done, Drop, Header, Line, Raw, Unit
-from octopus_async.journal.item import item_of_raw, read_batch
+from octopus_async.journal.item import item_of_raw
 from octopus_async.journal.letters import Letter, Letters
 from octopus_async.journal.overlay import Overlay
 from octopus_async.journal.root import unknown_format
@@ -110,11 +111,12 @@ class Contents:
         self.lines[number] = reader.count
 
     def _take(self, bodies: list[bytes], place: int, sequence: int, most: int) -> int:
-        batch = read_batch(bodies, place, sequence, most)
-        if batch.keys:
+        taken = 0
+        for batch in read_batches(bodies, place, sequence, most):
             self.overlay.add_batch(batch)
             self._newest = max(self._newest, batch.newest)
-        return len(batch.keys)
+            taken += len(batch.keys)
+        return taken
 
     def _apply_checkpoint(self, header: Header) -> None:
         self.writer = header.writer

@@ -32,7 +32,9 @@ MOST_BYTES = 64 * 1024 * 1024
 NUMBERS = 1 << 53
 """Above every number that a writer counts: what every reader of JSON can hold."""
 _MOST_REASON = 4096
-SUM_LENGTH = len(b',"sum":"00000000"}')
+SUM = b',"sum":"%08x"}'
+"""The end of a line, without the newline."""
+SUM_LENGTH = len(SUM % 0)
 
 Range: TypeAlias = "tuple[int, int]"
 """First and last sequence number, both included."""
@@ -176,7 +178,7 @@ def salt(folder: str, segment: int) -> int:
 
 def seal(body: bytes, seed: int) -> bytes:
     """The end of a line whose beginning is ``body``, without the newline."""
-    return b',"sum":"%08x"}' % crc32(body, seed)
+    return SUM % crc32(body, seed)
 
 
 def compose(lines: Iterable[tuple[bytes, int]], first: int, durable: int, seed: int) -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from itertools import islice
 from typing import NamedTuple, TypeAlias
 
 from octopus_async.errors import JournalError
@@ -19,7 +18,6 @@ from octopus_async.journal.format import (
     key_bytes,
     key_of,
     kind_of,
-    match_entry,
     plain,
     targets_of,
 )
@@ -29,11 +27,11 @@ from octopus_async.record import NO_VERSION, Operation
 Blob: TypeAlias = bytes
 
 _VERSION = 26
-_HEAD = struct.Struct(">QI")
-_TAIL = _HEAD.size
+HEAD = struct.Struct(">QI")
+_TAIL = HEAD.size
 _BORN = _TAIL + _VERSION
 _SIZE = struct.Struct(">I")
-_LATEST = (1 << 32) - 1
+LATEST = (1 << 32) - 1
 
 
 class Item(NamedTuple):
@@ -97,67 +95,6 @@ def item_of_raw(raw: Raw, *, unit: bool = False) -> Item:
     return Item(key, index, _second(float(raw.at)), _tail(tail, condition, raw.fields))
 
 
-class Batch(NamedTuple):
-    """Operations that follow each other in number and have the same traits.
-
-    Attributes:
-        sequence: the number of the first.
-        shared: the index of their traits.
-        keys, blobs: of each.
-        newest: the greatest version.
-    """
-
-    sequence: int
-    shared: int
-    keys: list[bytes]
-    blobs: list[Blob]
-    newest: bytes
-
-
-def read_batch(bodies: Sequence[bytes], start: int, sequence: int, most: int) -> Batch:
-    """Read the lines of new operations that are numbered from ``sequence`` on; stop before any other.
-
-    The way of `decode` and `item_of_raw` in one loop, for the million lines of a long outage: it
-    leaves to them whatever is not of the most frequent forms.
-
-    Parameters:
-        bodies: intact lines without their sums.
-        start: the first of them to read.
-        sequence: the number that it must have.
-        most: how many to read at most.
-    """
-    keys: list[bytes] = []
-    blobs: list[Blob] = []
-    first, shared, newest, last_at, second = sequence, 0, b"", b"", 0
-    last_form: tuple[object, ...] = ()
-    for body in islice(bodies, start, start + most):
-        found = match_entry(body)
-        if found is None:
-            break
-        number, _, at, op, model, identity, version, born, condition, provisional, targets, fields = (
-            found.groups()
-        )
-        own = born == version
-        form = (op, targets, provisional, born is None, own, condition is not None, fields is None, False)
-        if form != last_form:
-            if last_form or condition is not None or not _raw_indexes.get(form):
-                break
-            last_form, shared = form, _raw_indexes[form]
-        if int(number) != sequence or b"\\" in model or b"\\" in identity:
-            break
-        key = model + b"\0" + identity
-        if not (key.isascii() or is_text(key)):
-            break
-        if at != last_at:
-            last_at, second = at, _second(float(at))
-        tail = version if born is None or own else version + born
-        keys.append(key)
-        blobs.append(_HEAD.pack(sequence, second) + tail + (fields or b""))
-        newest = max(newest, version)
-        sequence += 1
-    return Batch(first, shared, keys, blobs, newest)
-
-
 def _index_of_raw(raw: Raw, *, unit: bool) -> int:
     kind = kind_of(raw)
     if kind is None:
@@ -176,12 +113,12 @@ def _tail(versions: bytes, condition: str | None, payload: bytes | None) -> byte
 
 
 def _second(at: float) -> int:
-    return min(max(int(at), 0), _LATEST)
+    return min(max(int(at), 0), LATEST)
 
 
 def blob_of(sequence: int, item: Item) -> Blob:
     """What is kept of an operation, once its number is known."""
-    return _HEAD.pack(sequence, item.at) + item.tail
+    return HEAD.pack(sequence, item.at) + item.tail
 
 
 def sequence_of(blob: Blob) -> int:

@@ -12,11 +12,11 @@ from itertools import islice
 from typing import TypeAlias
 
 from octopus_async.backend import Run
+from octopus_async.journal.batch import Batch
 from octopus_async.journal.coalesce import Pending, alone, coalesce
 from octopus_async.journal.format import Range, ranges_of
 from octopus_async.journal.hot import HotKey
 from octopus_async.journal.item import (
-    Batch,
     Blob,
     Item,
     at_of,
@@ -96,11 +96,10 @@ class Overlay:
         owing = self._owing.get(index) or self._owing_of(index)
         for key, blob in zip(batch.keys, batch.blobs, strict=True):
             shard = shards[hash(key) % _SHARDS]
-            if key in shard:
-                self._keep(shard, key, blob, index)
-            else:
-                shard[key] = blob
+            if shard.setdefault(key, blob) is blob:
                 fresh.append(key)
+            else:
+                self._keep(shard, key, blob, index)
         for target in owing:
             target.owed += len(batch.keys)
             target.queue.put_all(fresh)

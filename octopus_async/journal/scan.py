@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import repeat
 from typing import NamedTuple
+from zlib import crc32
 
 from octopus_async.journal.disk import Disk
-from octopus_async.journal.format import MOST_BYTES, SUM_LENGTH, seal
+from octopus_async.journal.format import MOST_BYTES, SUM, SUM_LENGTH, seal
 
 _CHUNK = 1 << 20
 
@@ -76,8 +78,9 @@ def scan(disk: Disk, file: int, seed: int) -> Iterator[Lines | Gap]:
 
 def _sort(offset: int, lines: list[bytes], seed: int) -> Iterator[Lines | Gap]:
     """Tell intact lines from others, in order."""
-    bodies = [line[:-SUM_LENGTH] for line in lines if line[-SUM_LENGTH:] == seal(line[:-SUM_LENGTH], seed)]
-    if len(bodies) == len(lines):
+    bodies = [line[:-SUM_LENGTH] for line in lines]
+    ends = [line[-SUM_LENGTH:] for line in lines]
+    if ends == [SUM % checksum for checksum in map(crc32, bodies, repeat(seed))]:
         if bodies:
             yield Lines(offset, bodies)
         return

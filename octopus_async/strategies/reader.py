@@ -14,7 +14,7 @@ from octopus_async.strategies.causes import said, soonest
 from octopus_async.strategies.debts import CacheDebts
 from octopus_async.strategies.keys import KeyLocks
 from octopus_async.strategies.plan import Plan
-from octopus_async.strategies.read import Search
+from octopus_async.strategies.read import Cascade, Search
 
 
 class Fetch:
@@ -80,6 +80,9 @@ class Reader:
                     raise _unavailable(key, {plan.primary.name: answer})
                 await self._write_ended(plan, key, answer, deadline)
                 continue
+            at_hand = self._at_hand(plan, key)
+            if at_hand is not None:
+                return self._living(at_hand)
             fetch = self._fetches.get(key)
             if fetch is None:
                 found = await self._lead(plan, key, deadline)
@@ -87,6 +90,13 @@ class Reader:
                 found = await self._follow(plan, key, deadline, fetch)
             if found is not _Again.AGAIN:
                 return found
+
+    def _at_hand(self, plan: Plan, key: Key) -> Record | None:
+        """What a cascade finds at its first step, where that takes no waiting: no search has to begin."""
+        first = plan.readers[0]
+        if type(plan.read) is not Cascade or self._is_behind(plan, first, key):
+            return None
+        return first.at_hand(key)
 
     def detach(self, key: Key) -> None:
         """Let nobody join a search of ``key`` that began before this moment."""
