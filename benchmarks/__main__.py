@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
                 rows += runner.run(measure(options.families or list(FAMILIES), name, sizes))
     if options.json is not None:
         save(rows, options.json)
-    for path in draw(rows, options.plots):
+    for path in draw(rows, options.plots) if not options.tiny else []:
         print(f"drawn: {path}")
     judged = [row for row in rows if row.goal is not None]
     print(f"{sum(row.met is True for row in judged)} of {len(judged)} goals met")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.__main__ import FAMILIES, main
-from benchmarks.rows import Row
+from benchmarks.plots import draw
+from benchmarks.rows import Row, at_least
 
 FIGURES = {f"P{number}" for number in range(1, 13)}
 FIELDS = [
@@ -28,12 +29,13 @@ def the_librarys_log_is_as_it_was() -> Iterator[None]:
     logger.setLevel(level)
 
 
+@pytest.mark.timeout(300)  # it does a little of everything, each with servers and a disk
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_they_run_on_each_loop_and_every_figure_has_a_ratio_and_a_goal(
     loop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    rows = main(["--tiny", "--loop", loop, "--json", "rows.json", "--plots", "plots", *families_of(loop)])
+    rows = main(["--tiny", "--loop", loop, "--json", "rows.json", *families_of(loop)])
 
     written = json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))
     assert [Row(**row) for row in written] == rows
@@ -41,7 +43,17 @@ def test_they_run_on_each_loop_and_every_figure_has_a_ratio_and_a_goal(
     judged = [row for row in rows if row.goal is not None]
     assert all(row.ratio is not None and row.ratio >= 0 and row.met is not None for row in judged)
     assert {row.name.split()[0] for row in judged} == (FIGURES if loop == "asyncio" else set())
-    assert (tmp_path / "plots" / "goals.svg").exists() is (loop == "asyncio")
+
+
+def test_rows_are_drawn_held_against_their_goals_and_by_load(tmp_path: Path) -> None:
+    row = Row("P1 create: SQLite", 1, 100.0, 10.0, 20.0, "by hand", 50.0, 40.0).judged(2.0, at_least(8))
+    mix = replace(row, name="YCSB A, uniform", goal=None)
+    assert [path.name for path in draw([row, replace(row, tasks=100), mix], tmp_path)] == [
+        "goals.svg",
+        "load.svg",
+        "ycsb.svg",
+    ]
+    assert all(path.stat().st_size > 0 for path in tmp_path.iterdir())
 
 
 def families_of(loop: str) -> list[str]:
