@@ -95,6 +95,14 @@ def crash(session: nox.Session) -> None:
 
 
 @nox.session
+def shm(session: nox.Session) -> None:
+    """Kill processes that write to a shared memory cache: how many (default 1000)."""
+    _install(session, "test")
+    count = {"OCTOPUS_SHM_KILLS": (session.posargs or ["1000"])[0]}
+    session.run("pytest", "tests/adversity/test_shm_hazards.py", "-k", "killed_at_random", env=count)
+
+
+@nox.session
 def benchmarks(session: nox.Session) -> None:
     """Measure the library beside the drivers by hand; arguments: --quick, --json FILE, names of families."""
     _install(session, "benchmarks")
