@@ -53,6 +53,7 @@ class Settings:
         backends: further backends, for reads and for the routings of models.
         read: how to read; None for the written caches, in order, then the primary.
         journal: a folder, a journal, or None for none: then an outage refuses writes.
+        sink: a queue that is given what is journalled as well, for the machine that never comes back.
         routings: what differs for single models, by their names.
         order: in which order writes ask the backends.
         acknowledge: when a write is acknowledged.
@@ -75,6 +76,7 @@ class Settings:
     backends: Sequence[str | Adapter] = field(default=(), repr=False)
     read: ReadStrategy | None = None
     journal: str | Path | Journal | None = None
+    sink: str | Adapter | None = field(default=None, repr=False)
     routings: Mapping[str, Routing] = field(default_factory=dict)
     order: Order = Order.AUTO
     acknowledge: Acknowledge = Acknowledge.PRIMARY
@@ -101,6 +103,9 @@ class Settings:
             raise ConfigurationError(msg)
         if isinstance(self.write, str) or isinstance(self.backends, str):
             msg = "write and backends are lists of URLs or adapters: write=['sqlite:///shop.db']"
+            raise ConfigurationError(msg)
+        if self.sink is not None and self.journal is None:
+            msg = "a sink is given what is journalled: it needs a journal"
             raise ConfigurationError(msg)
         for source in (*self.write, *self.backends):
             if not isinstance(source, str) and not hasattr(source, "capabilities"):
@@ -168,6 +173,7 @@ class _Table:
             "backends": tuple(self._texts("backends")),
             "read": self._strategy("read"),
             "journal": self._take("journal", str, default=None),
+            "sink": self._take("sink", str, default=None),
             "order": self._choice("order", Order, Order.AUTO),
             "acknowledge": self._choice("acknowledge", Acknowledge, Acknowledge.PRIMARY),
             "create_tables": self._take("create_tables", bool, default=False),

@@ -110,6 +110,20 @@ class DeadLettered(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class NotShipped(Event):
+    """A journalled write cannot be carried by the sink: the local journal alone holds it."""
+
+    level = logging.WARNING
+    backend: str
+    key: Key
+    version: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.backend} does not carry {self.key} {self.version}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class CatchUpStarted(Event):
     """A replica is compared with its primary: a process died, or lost track, between the two."""
 

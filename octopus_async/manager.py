@@ -30,6 +30,8 @@ from octopus_async.model import KeyedModel
 from octopus_async.planner import Planner
 from octopus_async.record import Key, Operation, Record
 from octopus_async.recovery import DebtCollector, Replayer
+from octopus_async.shipping import Collector, Shipper
+from octopus_async.sink import SINK, SinkAdapter
 from octopus_async.strategies.admission import Admission
 from octopus_async.strategies.debts import CacheDebts
 from octopus_async.strategies.keys import KeyLocks
@@ -169,6 +171,7 @@ class DaoManager:
         self._daos: dict[type, Dao[Any]] = {}
         self._mappers: dict[str, Mapper[Any]] = {}
         self._replayers: dict[str, Replayer] = {}
+        self._shipper: Shipper | None = None
         self._exit = AsyncExitStack()
         _managers.add(self)
 
@@ -362,6 +365,28 @@ class DaoManager:
         """The names of the models that Daos were made of."""
         return tuple(self._mappers)
 
+    def collector(self, queue: SinkAdapter) -> Collector:
+        """What brings the operations that wait in a queue into the backends of this manager.
+
+        Parameters:
+            queue: opened by the caller; Daos were made of the models that it carries.
+
+        Raises:
+            ConfigurationError: there is no journal to take them into.
+        """
+        if self.journal is None:
+            msg = "what a queue holds is taken into the journal, and there is none"
+            raise ConfigurationError(msg)
+        return Collector(
+            queue,
+            self.journal,
+            plan_of=lambda model: self.plan_of(model) if model in self._mappers else None,
+            events=self.events,
+            writable=lambda name: self._guards[name].writes.passes,
+            wall=self.settings.wall,
+            retention=self.settings.retention,
+        )
+
     def plan_of(self, model: str) -> Plan:
         """Where the model of that name goes."""
         return self._planner.plan_of(model)
@@ -432,8 +457,11 @@ class DaoManager:
         journal = self.journal
         if journal is not None:
             for name, guard in self._guards.items():
-                if guard.capabilities.durable:
+                if guard.capabilities.durable and guard is not self._planner.sink:
                     self._replayers[name] = self._make_replayer(journal, guard)
+            self._shipper = self._make_shipper(journal)
+            self._tasks.keep_going(self._shipper.run)
+            self._shipper.wake()
             for replayer in self._replayers.values():
                 self._tasks.keep_going(replayer.run)
                 replayer.wake()
@@ -460,6 +488,16 @@ class DaoManager:
             busy=lambda: guard.has_waiting_writes,
         )
 
+    def _make_shipper(self, journal: Journal) -> Shipper:
+        sink = self._planner.sink
+        return Shipper(
+            sink,
+            journal,
+            plan_of=lambda model: self.plan_of(model) if model in self._mappers else None,
+            events=self.events,
+            writable=lambda: sink is not None and sink.writes.passes,
+        )
+
     def _make_catch_up(self) -> CatchUp:
         return CatchUp(
             self._water,
@@ -482,12 +520,16 @@ class DaoManager:
             self._water.want(journal.inherited())
             for replayer in self._replayers.values():
                 replayer.wake()
+            if self._shipper is not None:
+                self._shipper.wake()
 
     def _on_event(self, event: Event) -> None:
         """Recovery hears of what it waits for as everybody else does."""
         if isinstance(event, BreakerChanged) and event.backend in self._replayers:
             self._replayers[event.backend].wake()
         elif isinstance(event, WriteJournalled):
+            if self._shipper is not None and SINK in event.targets:
+                self._shipper.wake()
             for name in event.targets:
                 if name in self._replayers:
                     self._replayers[name].wake()

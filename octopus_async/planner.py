@@ -9,6 +9,7 @@ from octopus_async.config import Routing, Settings, adapter_for
 from octopus_async.errors import ConfigurationError
 from octopus_async.events import Events
 from octopus_async.guard import Guard
+from octopus_async.sink import SINK, SinkAdapter
 from octopus_async.strategies.plan import Plan
 from octopus_async.strategies.read import Cascade
 
@@ -27,6 +28,11 @@ class Planner:
     def __init__(self, settings: Settings, events: Events) -> None:
         self._settings = settings
         self.guards = _guards(settings, events)
+        self.sink = _sink(settings, events, self.guards)
+        unknown = sorted(set(settings.guards) - set(self.guards))
+        if unknown:
+            msg = f"guards names {unknown[0]!r}, but the backends are {', '.join(self.guards)}"
+            raise ConfigurationError(msg)
         self._default = self._plan(Routing())
         self._plans = {name: self._plan(routing) for name, routing in settings.routings.items()}
 
@@ -47,6 +53,12 @@ class Planner:
         read = routing.read or settings.read or Cascade()
         readers = tuple(self._guard(name) for name in read.names) or (*caches, written[0])
         primary = written[0]
+        for guard in written:
+            if isinstance(guard.adapter, SinkAdapter):
+                msg = (
+                    f"{guard.name} is a queue, which holds no records: give it as sink=... beside the journal"
+                )
+                raise ConfigurationError(msg)
         if not primary.capabilities.durable:
             msg = f"the primary has to be durable, and {primary.name} is a cache: put another backend first"
             raise ConfigurationError(msg)
@@ -59,6 +71,7 @@ class Planner:
             read=read,
             order=routing.order or settings.order,
             acknowledge=routing.acknowledge or settings.acknowledge,
+            sinks=() if self.sink is None else (SINK,),
         )
 
     def _guard(self, name: str) -> Guard:
@@ -77,11 +90,22 @@ def _guards(settings: Settings, events: Events) -> dict[str, Guard]:
             msg = f"two backends are called {adapter.name!r}: name one by ?name=... in its URL"
             raise ConfigurationError(msg)
         guards[adapter.name] = Guard(adapter, events, settings.guard_of(adapter))
-    unknown = sorted(set(settings.guards) - set(guards))
-    if unknown:
-        msg = f"guards names {unknown[0]!r}, but the backends are {', '.join(guards)}"
-        raise ConfigurationError(msg)
     return guards
+
+
+def _sink(settings: Settings, events: Events, guards: dict[str, Guard]) -> Guard | None:
+    """The guarded sink, which is one of the backends then."""
+    if settings.sink is None:
+        return None
+    adapter = adapter_for(settings.sink)
+    if not isinstance(adapter, SinkAdapter):
+        msg = f"sink={adapter.name} is no queue: sqs://region/queue.fifo is one"
+        raise ConfigurationError(msg)
+    if adapter.name in guards:
+        msg = f"two backends are called {adapter.name!r}: name one by ?name=... in its URL"
+        raise ConfigurationError(msg)
+    guard = guards[adapter.name] = Guard(adapter, events, settings.guard_of(adapter))
+    return guard
 
 
 def _check_readers(readers: Sequence[Backend], caches: Sequence[Backend]) -> None:

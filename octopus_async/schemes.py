@@ -32,6 +32,7 @@ _BUILT_IN = {
     "rediss": "octopus_async.adapters.redis:RedisAdapter [redis]",
     "valkey": "octopus_async.adapters.redis:RedisAdapter [redis]",
     "valkeys": "octopus_async.adapters.redis:RedisAdapter [redis]",
+    "sqs": "octopus_async.adapters.sqs:SqsAdapter [sqs]",
     "rest+http": "octopus_async.adapters.rest:RestAdapter [rest]",
     "rest+https": "octopus_async.adapters.rest:RestAdapter [rest]",
 }

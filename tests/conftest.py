@@ -22,6 +22,7 @@ from octopus_async.testing.servers import (
     REDIS,
     MariaDBServer,
     MemcachedServer,
+    MotoServer,
     PostgresServer,
     PrivateServer,
     RedisCluster,
@@ -198,6 +199,23 @@ async def private_postgres() -> AsyncGenerator[PostgresServer]:
     _require(POSTGRES)
     async with QuickPostgres() as server:
         yield server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def spare_moto_server() -> AsyncGenerator[MotoServer]:
+    """What stands in for SQS, of all tests: a Python takes long to start."""
+    async with MotoServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def moto(spare_moto_server: MotoServer) -> AsyncGenerator[MotoServer]:
+    """What stands in for SQS; a test may kill it, and it forgets its queues then."""
+    if not spare_moto_server.running:
+        await spare_moto_server.start()
+    yield spare_moto_server
+    if spare_moto_server.running:
+        await spare_moto_server.resume()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

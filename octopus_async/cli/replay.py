@@ -13,12 +13,14 @@ import typer
 from octopus_async.cli.output import AsJson, Exit, console, hush, print_json, progress, safe, speaking, told
 from octopus_async.cli.service import Config, Kind, ReplayCounter, kinds_in, model_name, owed
 from octopus_async.cli.shown import count
-from octopus_async.config import Settings, settings_from_toml
+from octopus_async.config import Settings, adapter_for, settings_from_toml
 from octopus_async.errors import ConfigurationError
 from octopus_async.events import Event
 from octopus_async.guard import State
 from octopus_async.journal.inspect import inspect
 from octopus_async.manager import DaoManager, Statistics
+from octopus_async.shipping import Collected
+from octopus_async.sink import SinkAdapter
 
 _EVERY = 0.05
 _STALLED = 1.0
@@ -36,6 +38,7 @@ class Result:
         pending: how many still wait, those for caches included.
         elsewhere: how many wait in journals of processes that run, which replay them themselves.
         reasons: why some still wait, or why nobody can tell.
+        queue: what came of a queue's messages; None where none was named.
     """
 
     pending_before: int = 0
@@ -44,11 +47,14 @@ class Result:
     pending: int = 0
     elsewhere: int = 0
     reasons: list[str] = field(default_factory=list)
+    queue: Collected | None = None
 
     @property
     def ok(self) -> bool:
         """Whether nothing that waited is left, and each backend can be written."""
-        return not (self.pending or self.dead_letters or self.reasons)
+        return not (self.pending or self.dead_letters or self.reasons) and (
+            self.queue is None or self.queue.ok
+        )
 
 
 @speaking
@@ -57,13 +63,17 @@ def command(
     *,
     models: Annotated[list[str], typer.Option(help="A module with the service's models; may be repeated.")],
     patience: Annotated[float, typer.Option(min=0.1, help="Longest wait, in seconds.")] = 300.0,
+    source: Annotated[
+        str | None, typer.Option("--from", help="A queue to empty as well: sqs://region/queue.fifo.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Replay what is left in a service's journal, and wait until nothing is owed to any backend.
 
     Takes over the journals of processes that have ended. Those of a service that runs are its own:
-    it replays them itself. Exit status 1 if anything still waits in the end or was refused, or a backend
-    cannot be written.
+    it replays them itself. With --from, what a queue holds of machines that never came back is taken
+    into the journal, replayed, and deleted from the queue once the primary has it. Exit status 1 if
+    anything still waits in the end or was refused, or a backend cannot be written.
     """
     hush()
     settings = settings_from_toml(config)
@@ -71,7 +81,7 @@ def command(
         raise ConfigurationError(f"{config}: there is no journal in this configuration")
     kinds = kinds_in(models)
     with progress("replaying") as tell:
-        result = asyncio.run(_Replay(settings, kinds, patience, tell).run())
+        result = asyncio.run(_Replay(settings, kinds, patience, tell).run(source))
     result.elsewhere = sum(it.pending for it in inspect(settings.journal).folders if it.alive)
     if as_json:
         print_json({"ok": result.ok, **asdict(result)})
@@ -93,7 +103,7 @@ class _Replay:
         self._manager = DaoManager.from_config(settings, listeners=[self._counter, self._say])
         self._known = {model_name(kind) for kind in kinds}
 
-    async def run(self) -> Result:
+    async def run(self, source: str | None = None) -> Result:
         result, manager = self._result, self._manager
         for kind in self._kinds:
             manager.dao(kind)
@@ -101,12 +111,25 @@ class _Replay:
             before = manager.statistics()
             result.pending_before = owed(before)
             await self._wait()
+            if source is not None:
+                result.queue = await self._collect(source)
+                await self._wait()
             after = manager.statistics()
             result.pending = owed(after)
             result.dead_letters = _letters(after) - _letters(before)
             result.replayed = self._counter.total - result.dead_letters
             result.reasons = list(self._reasons(after))
         return result
+
+    async def _collect(self, source: str) -> Collected:
+        queue = adapter_for(source)
+        if not isinstance(queue, SinkAdapter):
+            raise ConfigurationError(f"--from {queue.name}: that is no queue, as sqs://region/queue.fifo is")
+        try:
+            await queue.open()
+            return await self._manager.collector(queue).run(patience=self._patience)
+        finally:
+            await queue.close()
 
     async def _wait(self) -> None:
         loop = asyncio.get_running_loop()
@@ -133,6 +156,8 @@ class _Replay:
         return found.union(statistics.waiting)
 
     def _reasons(self, statistics: Statistics) -> Iterator[str]:
+        if self._result.queue is not None:
+            yield from self._result.queue.reasons()
         for name, reason in statistics.paused.items():
             yield f"the replay into {name} has paused: {reason}"
         unknown = sorted(self._waiting_models(statistics) - self._known)
@@ -161,6 +186,8 @@ def _print(result: Result) -> None:
         screen.print(
             f"{count(result.replayed, 'operation')} replayed, {result.pending:,} still owed, {letters}"
         )
+    if result.queue is not None:
+        screen.print(f"{count(result.queue.applied, 'message')} of the queue applied and deleted there")
     for reason in result.reasons:
         screen.print(safe(reason), soft_wrap=True)
     if result.elsewhere:

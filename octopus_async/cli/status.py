@@ -23,6 +23,7 @@ from octopus_async.config import Settings, adapter_for, settings_from_toml
 from octopus_async.errors import JournalError, SchemaMismatch, Unavailable
 from octopus_async.guard import Guard
 from octopus_async.journal.inspect import Summary, inspect
+from octopus_async.sink import SINK, SinkAdapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,8 @@ def command(
 
 
 async def _ask_all(settings: Settings, *, probing: bool) -> list[BackendStatus]:
-    sources = [*settings.write, *settings.backends]
+    sinks = () if settings.sink is None else (settings.sink,)
+    sources = [*settings.write, *settings.backends, *sinks]
     adapters = [adapter_for(source) for source in sources]
     asked = [
         _ask(_role(place, adapter, settings), adapter, source, settings, probing=probing)
@@ -115,6 +117,8 @@ async def _ask_all(settings: Settings, *, probing: bool) -> list[BackendStatus]:
 
 
 def _role(place: int, adapter: Adapter, settings: Settings) -> str:
+    if isinstance(adapter, SinkAdapter):
+        return "sink"
     if not adapter.capabilities.durable:
         return "cache"
     if place == 0:
@@ -236,6 +240,8 @@ def _in_words(journal: JournalStatus | None) -> str:
     words = [f"{shown.count(journal.pending, 'operation')} pending"]
     if journal.oldest_age is not None:
         words.append(f"the oldest for {journal.oldest_age:,.0f} s")
+    if SINK in journal.pending_by_target:
+        words.append(f"{journal.pending_by_target[SINK]:,} of them not in the sink yet")
     words.append(shown.count(journal.dead_letters, "dead letter"))
     if journal.damage:
         words.append(f"{shown.count(journal.damage, 'damaged place')} (see octopus journal verify)")

@@ -45,6 +45,7 @@ class Plan:
         read: how they are read.
         order: how writes are ordered.
         acknowledge: when writes are acknowledged.
+        sinks: further targets of what is journalled for the primary: `octopus_async.sink.SINK`, or none.
     """
 
     primary: Backend
@@ -54,3 +55,9 @@ class Plan:
     read: ReadStrategy
     order: Order = Order.AUTO
     acknowledge: Acknowledge = Acknowledge.PRIMARY
+    sinks: tuple[str, ...] = ()
+
+    @property
+    def journalled_for(self) -> tuple[str, ...]:
+        """The targets of a write that the primary did not take."""
+        return (self.primary.name, *(replica.name for replica in self.replicas), *self.sinks)

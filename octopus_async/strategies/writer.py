@@ -195,7 +195,7 @@ class Writer:
             attempt.passage.end(doubt=outcome.status is Status.UNKNOWN)
             self._compensate(attempt, deadline)
             raise _unavailable(operation.key, _causes(attempt, refusal), _claim(outcome))
-        names = tuple(backend.name for backend in (plan.primary, *plan.replicas))
+        names = plan.journalled_for
         provisional = attempt.doubtful
         try:
             sequence = await _in_time(journal.append(operation, names, provisional=provisional), deadline)

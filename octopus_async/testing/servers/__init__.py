@@ -25,6 +25,7 @@ from octopus_async.testing.servers.external import ExternalServer, Server, open_
 from octopus_async.testing.servers.find import Installation, ServerKind, find
 from octopus_async.testing.servers.mariadb import MARIADB, MariaDBServer
 from octopus_async.testing.servers.memcached import MEMCACHED, MemcachedServer
+from octopus_async.testing.servers.moto import MOTO, MotoServer
 from octopus_async.testing.servers.postgres import POSTGRES, PostgresServer
 from octopus_async.testing.servers.private import PrivateServer
 from octopus_async.testing.servers.redis import REDIS, RedisCluster, RedisServer
@@ -33,6 +34,7 @@ from octopus_async.testing.servers.rest import REST, RestServer
 __all__ = [
     "MARIADB",
     "MEMCACHED",
+    "MOTO",
     "POSTGRES",
     "REDIS",
     "REST",
@@ -40,6 +42,7 @@ __all__ = [
     "Installation",
     "MariaDBServer",
     "MemcachedServer",
+    "MotoServer",
     "PostgresServer",
     "PrivateServer",
     "RedisCluster",
