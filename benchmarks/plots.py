@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from benchmarks.rows import Row
@@ -22,7 +23,9 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
     for name, figure in pictures.items():
         if figure is not None:
             paths.append(folder / f"{name}.svg")
-            figure.savefig(paths[-1], facecolor=_PAPER, metadata={"Date": None})
+            # Text as text: a tenth of the bytes, and it can be searched.
+            with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+                figure.savefig(paths[-1], facecolor=_PAPER, metadata={"Date": None})
     return paths
 
 

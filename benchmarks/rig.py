@@ -47,7 +47,7 @@ class Sizes:
 
 
 FULL = Sizes(0.3, 5, 100, 1000, 5000, 20_000, 1_000_000)
-QUICK = Sizes(0.05, 3, 100, None, 500, 3000, 50_000)
+QUICK = Sizes(0.03, 3, 100, None, 300, 2000, 20_000)
 TINY = Sizes(0.002, 1, 3, 4, 20, 50, 200)
 """To see that everything runs."""
 
