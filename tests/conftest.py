@@ -37,6 +37,8 @@ from tests import turns
 from tests.contract.sql import PostgresDatabase, emptied
 from tests.contract.sql import postgres_database as new_postgres_database
 
+pytest_plugins = ["tests.contract.table"]
+
 ProxyFactory: TypeAlias = Callable[[str], Awaitable[FaultyProxy]]
 
 # The same examples each time: who looks for new ones runs the fuzzing session.
