@@ -343,7 +343,7 @@ class Replayer:
             outcomes = await cache.apply(owed, Mode.MIRROR)
             for operation, outcome in zip(owed, outcomes, strict=True):
                 if outcome.status in NOT_TAKEN:
-                    self._debts[cache.name].add(operation)
+                    self._debts[cache.name].add(operation, sent=outcome.status is Status.UNKNOWN)
 
     def _by_cache(self, operations: Sequence[Operation]) -> list[tuple[Backend, list[Operation]]]:
         owed: dict[str, tuple[Backend, list[Operation]]] = {}
@@ -375,6 +375,8 @@ class DebtCollector:
         """Look after the debts each ``every`` seconds; ends by being cancelled."""
         while True:
             await asyncio.sleep(every)
+            if self._writable():
+                self._debts.answers()
             while self._debts.total and self._writable():
                 if not await self._pay():
                     break

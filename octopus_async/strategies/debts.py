@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from octopus_async.backend import Backend
@@ -14,8 +15,10 @@ _MOST_KEYS = 50_000
 class CacheDebts:
     """Keeps, for one cache, the keys whose last write it missed.
 
-    A cache forgets by itself after its time to live: so does a debt. Past ``most_keys`` the
-    cache is not read at all for that long, which bounds the memory of a long outage.
+    A cache forgets by itself after its time to live: so does a debt, unless what it missed was sent.
+    That may land whenever a cache that hangs goes on, and lives from then: it is owed until it is paid.
+    Past ``most_keys`` the cache is not read at all for its time to live, counted from when it answers
+    where something may land, which bounds the memory of a long outage.
 
     Parameters:
         cache: the cache.
@@ -48,15 +51,21 @@ class CacheDebts:
             self._distrusted_until = 0.0
         return key in self._owed
 
-    def add(self, operation: Operation) -> None:
-        """The cache missed ``operation``, or may have."""
-        known = self._owed.pop(operation.key, None)
-        now = self._now()
-        self._owed[operation.key] = (_debt(operation, known and known[0]), now + self._ttl)
+    def add(self, operation: Operation, *, sent: bool) -> None:
+        """The cache missed ``operation``, or may have; if it was ``sent``, it may still land."""
+        known, until = self._owed.pop(operation.key, (None, 0.0))
+        forgotten = math.inf if sent else self._now() + self._ttl
+        self._owed[operation.key] = (_debt(operation, known), max(until, forgotten))
         if len(self._owed) > self._most_keys:
+            last = max(until for _, until in self._owed.values())
             self._owed.clear()
-            self._distrusted_until = now + self._ttl
+            self._distrusted_until = max(self._distrusted_until, last)
             self._events.emit(CacheBehind(self._cache.name, self._ttl))
+
+    def answers(self) -> None:
+        """The cache answers: what had been sent to it has landed, and will be forgotten."""
+        if self._distrusted_until == math.inf:
+            self._distrusted_until = self._now() + self._ttl
 
     def due(self, limit: int) -> Sequence[Operation]:
         """The first debts in line, at most ``limit``; those that the time to live has paid are dropped."""

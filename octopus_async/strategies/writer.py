@@ -274,7 +274,7 @@ class Writer:
             outcome = attempt.outcomes[name] = future.result()
             debts = self._debts.get(name)
             if debts is not None and outcome.status in NOT_TAKEN:
-                debts.add(operation)
+                debts.add(operation, sent=outcome.status is Status.UNKNOWN)
             elif debts is None and outcome.status in (*NOT_TAKEN, Status.REJECTED):
                 # A value that has to be unique may be free again in a moment; if not, somebody is told.
                 owing.append(name)
@@ -313,9 +313,9 @@ class Writer:
         if done.cancelled() or done.result()[0].status is Status.UNKNOWN:
             # It may land behind its retraction, and would stay.
             behind = version_after(undo.version)
-            self._debts[name].add(undo._replace(kind=Kind.INVALIDATE, version=behind))
+            self._debts[name].add(undo._replace(kind=Kind.INVALIDATE, version=behind), sent=True)
         elif done.result()[1].status in NOT_TAKEN:
-            self._debts[name].add(undo)
+            self._debts[name].add(undo, sent=False)  # itself harmless, whenever it lands
 
     def _correct(self, attempt: Attempt, stored: str | None, deadline: float) -> None:
         """Who was refused reads again: no cache may then show anything older than what refused it."""
@@ -330,7 +330,7 @@ class Writer:
     def _was_told(self, done: asyncio.Future[Outcome], name: str, operation: Operation) -> None:
         self._locks.settle(operation.key)
         if done.cancelled() or done.result().status in NOT_TAKEN:
-            self._debts[name].add(operation)
+            self._debts[name].add(operation, sent=False)  # itself harmless, whenever it lands
 
 
 async def _in_time(appending: asyncio.Future[int], deadline: float) -> int:

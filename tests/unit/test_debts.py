@@ -63,7 +63,7 @@ async def test_a_cache_is_not_read_for_a_key_that_it_missed_until_it_was_told(
     debts: Subject, author: Author
 ) -> None:
     missed = update(author, "a")
-    debts.add(missed)
+    debts.add(missed, sent=False)
     assert debts.owes(key("a"))
     assert not debts.owes(key("b"))
     assert debts.total == 1
@@ -75,13 +75,13 @@ async def test_a_cache_is_not_read_for_a_key_that_it_missed_until_it_was_told(
 
 def test_what_it_missed_is_invalidated_without_keeping_its_fields(debts: Subject, author: Author) -> None:
     missed = update(author, "a")
-    debts.add(missed)
+    debts.add(missed, sent=False)
     assert debts.due(10) == [Operation(Kind.INVALIDATE, missed.key, missed.version, missed.born)]
 
 
 def test_a_retraction_stays_one(debts: Subject, author: Author) -> None:
     refused = update(author, "a")
-    debts.add(retraction(refused))
+    debts.add(retraction(refused), sent=False)
     assert debts.due(10) == [retraction(refused)]
 
 
@@ -90,16 +90,16 @@ def test_a_retraction_stays_one(debts: Subject, author: Author) -> None:
 
 def test_the_oldest_are_due_first_and_as_many_as_were_asked_for(debts: Subject, author: Author) -> None:
     for name in "abcd":
-        debts.add(update(author, name))
+        debts.add(update(author, name), sent=False)
     assert [name for name, _ in debts.owed(3)] == ["a", "b", "c"]
-    debts.add(update(author, "a"))
+    debts.add(update(author, "a"), sent=False)
     assert [name for name, _ in debts.owed()] == ["b", "c", "d", "a"]
 
 
 def test_a_key_is_owed_once_by_its_newest_version(debts: Subject, author: Author) -> None:
     older, newer = update(author, "a"), update(author, "a")
-    debts.add(newer)
-    debts.add(older)
+    debts.add(newer, sent=False)
+    debts.add(older, sent=False)
     (due,) = debts.due(10)
     assert (due.kind, due.version) == (Kind.INVALIDATE, newer.version)
     assert debts.total == 1
@@ -110,7 +110,7 @@ def test_what_is_too_much_to_remember_makes_the_cache_distrusted_for_its_time_to
 ) -> None:
     debts = Subject(most_keys=3)
     for name in "abcd":
-        debts.add(update(author, name))
+        debts.add(update(author, name), sent=False)
     assert debts.told == [CacheBehind("memory", TTL)]
     assert debts.total == 0
     assert debts.owes(key("never written"))
@@ -124,9 +124,9 @@ def test_what_is_too_much_to_remember_makes_the_cache_distrusted_for_its_time_to
 def test_debts_go_on_while_the_cache_is_distrusted(author: Author) -> None:
     debts = Subject(most_keys=3)
     for name in "abcd":
-        debts.add(update(author, name))
+        debts.add(update(author, name), sent=False)
     debts.time += TTL - 1.0
-    debts.add(update(author, "e"))
+    debts.add(update(author, "e"), sent=False)
     debts.time += 2.0
     assert debts.owes(key("e"))
     assert not debts.owes(key("a"))
@@ -136,7 +136,7 @@ def test_a_further_overflow_makes_the_distrust_last_longer(author: Author) -> No
     debts = Subject(most_keys=3)
     for _ in range(2):
         for name in "abcd":
-            debts.add(update(author, name))
+            debts.add(update(author, name), sent=False)
         debts.time += TTL - 1.0
     assert debts.owes(key("a"))
     assert len(debts.told) == 2
@@ -148,9 +148,9 @@ def test_a_further_overflow_makes_the_distrust_last_longer(author: Author) -> No
 def test_a_debt_ends_with_the_time_to_live_as_the_cache_has_forgotten_by_then(
     debts: Subject, author: Author
 ) -> None:
-    debts.add(update(author, "a"))
+    debts.add(update(author, "a"), sent=False)
     debts.time += TTL / 2
-    debts.add(update(author, "b"))
+    debts.add(update(author, "b"), sent=False)
     debts.time += TTL / 2 + 0.1
     assert [name for name, _ in debts.owed()] == ["b"]
     assert not debts.owes(key("a"))
@@ -159,11 +159,38 @@ def test_a_debt_ends_with_the_time_to_live_as_the_cache_has_forgotten_by_then(
 
 def test_missing_a_key_again_lets_its_time_begin_anew(debts: Subject, author: Author) -> None:
     first = update(author, "a")
-    debts.add(first)
+    debts.add(first, sent=False)
     debts.time += TTL - 1.0
-    debts.add(first)
+    debts.add(first, sent=False)
     debts.time += 2.0
     assert [name for name, _ in debts.owed()] == ["a"]
+
+
+def test_what_was_sent_is_owed_until_it_is_paid_as_it_may_land_whenever_a_cache_goes_on(
+    debts: Subject, author: Author
+) -> None:
+    debts.add(update(author, "a"), sent=True)
+    debts.add(update(author, "a"), sent=False)
+    debts.add(update(author, "b"), sent=False)
+    debts.time += 10 * TTL
+    assert [name for name, _ in debts.owed()] == ["a"]
+    assert debts.owes(key("a"))
+
+
+def test_a_cache_to_which_too_much_was_sent_is_trusted_a_time_to_live_after_it_answers(
+    author: Author,
+) -> None:
+    debts = Subject(most_keys=3)
+    for name in "abcd":
+        debts.add(update(author, name), sent=name == "b")
+    debts.time += 10 * TTL
+    assert debts.owes(key("never written"))
+    debts.answers()
+    debts.time += TTL - 0.1
+    debts.answers()
+    assert debts.owes(key("never written"))
+    debts.time += 0.2
+    assert not debts.owes(key("never written"))
 
 
 # -- paying ----------------------------------------------------------------------------------------
@@ -171,9 +198,9 @@ def test_missing_a_key_again_lets_its_time_begin_anew(debts: Subject, author: Au
 
 def test_an_older_version_does_not_pay_a_newer_debt(debts: Subject, author: Author) -> None:
     older, newer = update(author, "a"), update(author, "a")
-    debts.add(older)
+    debts.add(older, sent=False)
     (due,) = debts.due(10)
-    debts.add(newer)  # while the cache is told of the older one
+    debts.add(newer, sent=False)  # while the cache is told of the older one
     debts.paid(due)
     assert debts.owes(key("a"))
     (due,) = debts.due(10)
@@ -184,13 +211,13 @@ def test_an_older_version_does_not_pay_a_newer_debt(debts: Subject, author: Auth
 
 def test_a_newer_version_pays_an_older_debt(debts: Subject, author: Author) -> None:
     older, newer = update(author, "a"), update(author, "a")
-    debts.add(older)
+    debts.add(older, sent=False)
     debts.paid(newer)
     assert not debts.owes(key("a"))
 
 
 def test_paying_what_is_not_owed_changes_nothing(debts: Subject, author: Author) -> None:
-    debts.add(update(author, "a"))
+    debts.add(update(author, "a"), sent=False)
     debts.paid(update(author, "b"))
     assert debts.total == 1
 
@@ -199,9 +226,9 @@ def test_a_retraction_does_not_pay_an_invalidation_that_came_meanwhile(
     debts: Subject, author: Author
 ) -> None:
     missed, refused = update(author, "a"), update(author, "a")
-    debts.add(retraction(refused))
+    debts.add(retraction(refused), sent=False)
     (due,) = debts.due(10)
-    debts.add(missed)  # while the cache is told of the retraction
+    debts.add(missed, sent=False)  # while the cache is told of the retraction
     debts.paid(due)
     assert debts.owes(key("a"))
 
@@ -215,7 +242,7 @@ async def stale_after(debts: Subject, cached: list[Operation], missed: list[Oper
     for operation in cached:
         await debts.cache.apply([operation], Mode.MIRROR)
     for operation in missed:
-        debts.add(operation)
+        debts.add(operation, sent=False)
     await debts.pay()
     assert debts.total == 0
     (answer,) = await debts.cache.read([key("a")])
