@@ -28,6 +28,7 @@ _BUILT_IN = {
     "mariadb": "octopus_async.adapters.mysql:MySQLAdapter [mysql]",
     "postgres": "octopus_async.adapters.postgres:PostgresAdapter [postgres]",
     "postgresql": "octopus_async.adapters.postgres:PostgresAdapter [postgres]",
+    "mongodb": "octopus_async.adapters.mongodb:MongoDBAdapter [mongodb]",
     "redis": "octopus_async.adapters.redis:RedisAdapter [redis]",
     "rediss": "octopus_async.adapters.redis:RedisAdapter [redis]",
     "valkey": "octopus_async.adapters.redis:RedisAdapter [redis]",

@@ -18,10 +18,12 @@ from octopus_async.testing.proxy import FaultyProxy
 from octopus_async.testing.servers import (
     MARIADB,
     MEMCACHED,
+    MONGODB,
     POSTGRES,
     REDIS,
     MariaDBServer,
     MemcachedServer,
+    MongoDBServer,
     MotoServer,
     PostgresServer,
     PrivateServer,
@@ -52,6 +54,8 @@ _NEEDS = {
     "private_mariadb": MARIADB,
     "postgres_server": POSTGRES,
     "private_postgres": POSTGRES,
+    "mongodb_server": MONGODB,
+    "mortal": MONGODB,
     "redis_server": REDIS,
     "redis_cluster": REDIS,
     "private_redis": REDIS,
@@ -141,6 +145,13 @@ async def mariadb_server() -> AsyncGenerator[Server]:
 async def postgres_server() -> AsyncGenerator[Server]:
     """A Postgres that all tests share: OCTOPUS_TEST_POSTGRES_URL, or a private one."""
     async with _shared(QuickPostgres) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def mongodb_server() -> AsyncGenerator[Server]:
+    """A MongoDB that all tests share: OCTOPUS_TEST_MONGODB_URL, or a private one."""
+    async with _shared(MongoDBServer) as server:
         yield server
 
 

@@ -41,7 +41,7 @@ class TestCaches(CacheContract):
 
 
 class TestDurableBackends(DurableContract, ScanContract):
-    @pytest.fixture(params=["memory", "sqlite", "mysql", "postgres", "rest"])
+    @pytest.fixture(params=["memory", "sqlite", "mysql", "postgres", "mongodb", "rest"])
     def bare(self, request: pytest.FixtureRequest) -> Adapter:
         found: Adapter = request.getfixturevalue(request.param)
         return found
@@ -70,6 +70,7 @@ class TestServersThatAreAway(ServerContract):
             "rest_nowhere",
             "memcached_nowhere",
             "shm_nowhere",
+            "mongodb_nowhere",
             "redis_nowhere",
             "redis_cluster_nowhere",
         ]

