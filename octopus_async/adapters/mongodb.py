@@ -115,6 +115,8 @@ class MongoDBAdapter:
             "serverSelectionTimeoutMS": milliseconds,
             "connectTimeoutMS": milliseconds,
             "socketTimeoutMS": int(_LONGEST_CALL * 1000),
+            "serverMonitoringMode": "poll",  # streaming finds a server that is back after ten seconds
+            "heartbeatFrequencyMS": 1000,
             "retryWrites": False,  # a guard above decides what is tried again
             "retryReads": False,
             "tls": tls != "off",
