@@ -26,6 +26,8 @@ _BUILT_IN = {
     "memcached": "octopus_async.adapters.memcache:MemcacheAdapter [memcached]",
     "mysql": "octopus_async.adapters.mysql:MySQLAdapter [mysql]",
     "mariadb": "octopus_async.adapters.mysql:MySQLAdapter [mysql]",
+    "mysql+asyncmy": "octopus_async.adapters.mysql:MySQLAdapter [asyncmy]",
+    "mariadb+asyncmy": "octopus_async.adapters.mysql:MySQLAdapter [asyncmy]",
     "postgres": "octopus_async.adapters.postgres:PostgresAdapter [postgres]",
     "postgresql": "octopus_async.adapters.postgres:PostgresAdapter [postgres]",
     "mongodb": "octopus_async.adapters.mongodb:MongoDBAdapter [mongodb]",
@@ -36,6 +38,7 @@ _BUILT_IN = {
     "sqs": "octopus_async.adapters.sqs:SqsAdapter [sqs]",
     "rest+http": "octopus_async.adapters.rest:RestAdapter [rest]",
     "rest+https": "octopus_async.adapters.rest:RestAdapter [rest]",
+    "sqlalchemy": "octopus_async.adapters.sqlalchemy:SQLAlchemyAdapter [sqlalchemy]",
 }
 """Scheme to module, class and extra, as ``[project.entry-points]`` writes them."""
 
@@ -52,7 +55,11 @@ def make_adapter(url: BackendURL, **options: str) -> Adapter:
             imported, or is no adapter; its driver is missing; or an option is wrong.
     """
     entry = _find(url.scheme)
-    adapter = _load(entry).from_url(url, **options)
+    kind = _load(entry)
+    try:
+        adapter = kind.from_url(url, **options)
+    except ModuleNotFoundError as error:  # where the URL chooses the driver
+        raise _without_driver(entry, error) from None
     if not isinstance(adapter, Adapter):
         raise _wrong(entry, f"gives a {type(adapter).__name__}, which is no adapter")
     return adapter
@@ -60,6 +67,8 @@ def make_adapter(url: BackendURL, **options: str) -> Adapter:
 
 def _find(scheme: str) -> EntryPoint:
     """Ours goes first: nobody is given our users' passwords for having been installed."""
+    if scheme.startswith("sqlalchemy+"):
+        return _own("sqlalchemy")  # what follows is for SQLAlchemy to know
     if scheme in _BUILT_IN:
         return _own(scheme)
     found = _registered().get(scheme, ())
@@ -101,14 +110,19 @@ def _load(entry: EntryPoint) -> Any:  # noqa: ANN401 - a class of whoever regist
         missing = (error.name or "").partition(".")[0]
         if not entry.extras or missing == entry.module.partition(".")[0]:
             raise _wrong(entry, f"cannot be imported: {error}") from error
-        advice = f"pip install '{_name(entry)}[{entry.extras[0]}]'"
-        msg = f"{entry.name}:// needs the package {missing}, which is not installed: {advice}"
-        raise ConfigurationError(msg) from None
+        raise _without_driver(entry, error) from None
     except Exception as error:
         raise _wrong(entry, f"cannot be imported: {type(error).__name__}: {error}") from error
     if not callable(getattr(kind, "from_url", None)):
         raise _wrong(entry, f"has no from_url in {entry.value}")
     return kind
+
+
+def _without_driver(entry: EntryPoint, error: ModuleNotFoundError) -> ConfigurationError:
+    missing = (error.name or "").partition(".")[0]
+    advice = f"pip install '{_name(entry)}[{entry.extras[0]}]'" if entry.extras else f"pip install {missing}"
+    msg = f"{entry.name}:// needs the package {missing}, which is not installed: {advice}"
+    return ConfigurationError(msg)
 
 
 def _wrong(entry: EntryPoint, problem: str) -> ConfigurationError:

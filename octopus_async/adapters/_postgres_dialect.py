@@ -6,54 +6,28 @@ is. What comes back is the driver's own objects, which no setting of a session c
 
 from __future__ import annotations
 
-import json
-import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, time
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 from octopus_async.adapters._sql import values
-from octopus_async.adapters._sql.dialect import BORN, SIDE, VERSION, Dialect
-from octopus_async.adapters._sql.table import Row, Table
+from octopus_async.adapters._sql.dialect import BORN, SIDE, VERSION, Dialect, ServerDialect
+from octopus_async.adapters._sql.rows import Row
+from octopus_async.adapters._sql.table import Table
 from octopus_async.adapters._sql.values import Codec
 from octopus_async.errors import InvalidRecord
-from octopus_async.record import Fields, Key, Record, Value
+from octopus_async.record import Fields, Key, Record
 from octopus_async.schema import Column, Type
 
 _TEXT = 'text COLLATE "C"'  # bytes decide, whatever the database's own collation takes for one or for less
-_INTEGER_LIMIT = 1 << 63
-_LARGE_REAL = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?e\+\d+')
 _STORED = (str, int, float, bool, list, dict, type(None))
 
 
 def quote(name: str) -> str:
     """An identifier; its percent signs are doubled, as the statement is a format for its values."""
     return '"' + name.replace('"', '""').replace("%", "%%") + '"'
-
-
-def encode_json(value: Value) -> str:
-    """A nested value as JSON whose floats jsonb gives back as floats.
-
-    It keeps numbers as decimals: 1e+16 would come back as the integer 10000000000000000.
-    """
-    text = values.encode_json(value)
-    return _LARGE_REAL.sub(_written_out, text) if "e+" in text else text
-
-
-def decode_json(text: str) -> Value:
-    """The nested value of JSON text; an integer past 64 bits was a float in other hands."""
-    return cast("Value", json.loads(text, parse_int=_integer))
-
-
-def _written_out(match: re.Match[str]) -> str:
-    text = match[0]
-    return text if text.startswith('"') else f"{Decimal(text):f}.0"
-
-
-def _integer(text: str) -> int | float:
-    number = int(text) if len(text) <= len(str(-_INTEGER_LIMIT)) else _INTEGER_LIMIT
-    return number if -_INTEGER_LIMIT <= number < _INTEGER_LIMIT else float(text)
 
 
 def _decode_timestamp(value: datetime | str) -> str:
@@ -101,7 +75,24 @@ def _column_type(column: Column) -> str:
     return _TYPES.get(column.type, "text")
 
 
-POSTGRES = Dialect(
+def literal(value: object) -> str:
+    """A value as it stands in a script. Raises `InvalidRecord` for what has no such form."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, str):
+        # The form whose backslashes mean the same whatever the session's settings.
+        return "E'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
+    if isinstance(value, int):
+        return str(int(value))
+    raise InvalidRecord(f"a column can't be given a {type(value).__name__} such as {str(value)[:40]}")
+
+
+def _overwrite(key: str, columns: Sequence[str]) -> str:
+    set_ = ", ".join(f"{column} = EXCLUDED.{column}" for column in columns)
+    return f" ON CONFLICT ({key}) DO UPDATE SET {set_}"
+
+
+POSTGRES = ServerDialect(
     quote=quote,
     mark="%s",
     text_of="{}::text",
@@ -117,7 +108,7 @@ POSTGRES = Dialect(
         Type.TIME: Codec(None, _decode_time),
         Type.DECIMAL: Codec(None, _decode_decimal),
         Type.UUID: Codec(None, str),
-        Type.JSON: Codec(encode_json, decode_json),
+        Type.JSON: Codec(values.encode_jsonb, values.decode_jsonb),
     },
     column_type=_column_type,
     id_types={Type.INTEGER: "bigint", Type.TEXT: _TEXT, Type.UUID: "uuid"},
@@ -130,6 +121,8 @@ POSTGRES = Dialect(
         "PRIMARY KEY (model, id))"
     ),
     unless_dead=f" WHERE NOT EXISTS (SELECT 1 FROM {SIDE} WHERE model = %s AND id = %s AND version >= %s)",
+    overwrite=_overwrite,
+    literal=literal,
 )
 
 
@@ -148,8 +141,6 @@ class PostgresTable(Table):
         table, id_ = quote(self.schema.table), quote(self.schema.id_column)
         array = "::bigint[]" if self.schema.id_type is Type.INTEGER else ""
         ours = [quote(name) for name in (VERSION, BORN)] if self.versioned else []
-        own = [*(quote(column.name) for column in self.schema.columns), *ours]
-        set_ = ", ".join(f"{name} = EXCLUDED.{name}" for name in own)
         stamp = ", ".join(f"{name}::text" for name in ours or ("NULL", "NULL"))
         self.any_of = f"{id_} = ANY(%s{array})"
         self.read = f"{self.page}m.{self.any_of}"
@@ -158,7 +149,6 @@ class PostgresTable(Table):
             f"SELECT {id_}::text, {stamp}, NULL::smallint FROM {table} WHERE {self.any_of} "
             f"ORDER BY {id_} FOR NO KEY UPDATE"
         )
-        self.overwrite = f" ON CONFLICT ({id_}) DO UPDATE SET {set_}"
         is_it = f"{id_} = %s" if exact else f"{id_} = %s AND {dialect.exactly.format(id_)}"
         self.lock_row = f"SELECT FROM {table} WHERE {is_it} FOR NO KEY UPDATE"
         self.bury = (

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from octopus_async.adapters._postgres_dialect import POSTGRES, PostgresTable, quote
 from octopus_async.adapters._sql import layout
 from octopus_async.adapters._sql.dialect import BORN, VERSION
-from octopus_async.adapters._sql.table import Row
+from octopus_async.adapters._sql.rows import Row
 from octopus_async.errors import SchemaMismatch
 from octopus_async.schema import Schema, Type
 

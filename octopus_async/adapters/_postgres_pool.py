@@ -8,16 +8,17 @@ own and may hit the next statement: here such a connection is broken off, and th
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
+from octopus_async.adapters._sql.server import Address, Scripted
+
 T = TypeVar("T")
 
+BEGIN = "BEGIN"
 _IDLE_SECONDS = 60.0
 _CACHED_STATEMENTS = 100
 
@@ -35,39 +36,22 @@ _TIME_ZONE = {"TimeZone": "GMT"}
 
 # The same for a pooler in between, where a session is somebody else's after each transaction.
 _PER_TRANSACTION = (
-    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '1s'; "
-    "SET LOCAL idle_in_transaction_session_timeout = '60s'; "
+    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    "SET LOCAL lock_timeout = '1s'",
+    "SET LOCAL idle_in_transaction_session_timeout = '60s'",
 )
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where a server is, and how to log in there.
-
-    Attributes:
-        pooled: whether a pooler in between may hand each transaction to another session.
-        tls: how to encrypt; None for not at all.
-    """
-
-    host: str
-    port: int
-    user: str
-    password: str = field(repr=False)
-    database: str
-    pooled: bool
-    tls: ssl.SSLContext | None
-
-
-class Connection:
+class Connection(Scripted):
     """A connection that knows whether it may be used again, and can be broken off."""
 
     def __init__(self, raw: asyncpg.Connection[Any], *, pooled: bool) -> None:
         self.raw = raw
         self.last_used = 0.0
         self._in_doubt = False
-        self._preamble = _PER_TRANSACTION if pooled else ""
+        self._preamble = _PER_TRANSACTION if pooled else ()
 
-    async def execute(self, script: str) -> int:
+    async def execute(self, statements: Sequence[str]) -> int:
         """Run statements in one exchange, each of which sees what the one before waited for.
 
         Outside of a transaction they are one.
@@ -78,10 +62,10 @@ class Connection:
         Raises:
             PostgresError: the server refused one. Whatever else is raised leaves it in doubt.
         """
-        if not self.raw.is_in_transaction():
-            begin = "BEGIN; " if script.startswith("BEGIN; ") else ""
-            script = f"{begin}{self._preamble}{script.removeprefix(begin)}"
-        status = await self._exchange(self.raw.execute(script))
+        if self._preamble and not self.raw.is_in_transaction():
+            begins = 1 if statements[0] == BEGIN else 0
+            statements = [*statements[:begins], *self._preamble, *statements[begins:]]
+        status = await self._exchange(self.raw.execute("; ".join(statements)))
         _, _, count = status.rpartition(" ")
         return int(count) if count.isdigit() else 0
 
@@ -105,6 +89,11 @@ class Connection:
         return self._in_doubt
 
     @property
+    def in_transaction(self) -> bool:
+        """Whether there is anything to roll back."""
+        return self.raw.is_in_transaction()
+
+    @property
     def reusable(self) -> bool:
         """Whether another caller may have it."""
         return not (self._in_doubt or self.raw.is_closed() or self.raw.is_in_transaction())
@@ -123,9 +112,14 @@ class Connection:
         await self.raw.close()
 
 
-async def connect(address: Address) -> Connection:
-    """Log in. Raises whatever the driver raises, and leaves nothing behind then."""
-    settings = _TIME_ZONE if address.pooled else _TIME_ZONE | _SETTINGS
+async def connect(address: Address, *, pooled: bool) -> Connection:
+    """Log in. Raises whatever the driver raises, and leaves nothing behind then.
+
+    Parameters:
+        address: where the server is.
+        pooled: whether a pooler in between may hand each transaction to another session.
+    """
+    settings = _TIME_ZONE if pooled else _TIME_ZONE | _SETTINGS
     raw = await asyncpg.connect(
         host=address.host,
         port=address.port,
@@ -136,6 +130,6 @@ async def connect(address: Address) -> Connection:
         ssl=address.tls or False,
         target_session_attrs=SessionAttribute.any,
         server_settings=settings,
-        statement_cache_size=0 if address.pooled else _CACHED_STATEMENTS,
+        statement_cache_size=0 if pooled else _CACHED_STATEMENTS,
     )
-    return Connection(raw, pooled=address.pooled)
+    return Connection(raw, pooled=pooled)

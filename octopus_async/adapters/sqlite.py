@@ -9,15 +9,18 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sqlite3
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 from octopus_async.adapters._sql import layout
-from octopus_async.adapters._sql.base import Query, SQLAdapter, split
+from octopus_async.adapters._sql.base import split
 from octopus_async.adapters._sql.batch import Batch, Change, side_rows_of, writes_of
-from octopus_async.adapters._sql.dialect import SIDE, SQLITE
-from octopus_async.adapters._sql.table import Row, Table
+from octopus_async.adapters._sql.dialect import SIDE
+from octopus_async.adapters._sql.rows import Row
+from octopus_async.adapters._sql.table import Table
+from octopus_async.adapters._sql.text import Query, TextAdapter
+from octopus_async.adapters._sqlite_dialect import SQLITE
 from octopus_async.adapters._sqlite_errors import DRIVER_ERRORS, translate
 from octopus_async.adapters._sqlite_lanes import Function, Job, Lanes
 from octopus_async.backend import Capabilities
@@ -36,17 +39,21 @@ from octopus_async.url import BackendURL
 T = TypeVar("T")
 
 _CLOSE_SECONDS = 1.0
-_STRICT_SINCE = (3, 37)
-_STRICT = " STRICT" if sqlite3.sqlite_version_info >= _STRICT_SINCE else ""
 _SIDE_STATES = f"SELECT id, version, born, deleted FROM {SIDE} WHERE model = ? AND id IN "
 _SIDE_WRITE = (
-    f"INSERT INTO {SIDE} (model, id, version, born, deleted) VALUES (?, ?, ?, ?, ?) "
-    "ON CONFLICT (model, id) DO UPDATE SET version = excluded.version, born = excluded.born, "
-    "deleted = excluded.deleted"
+    f"INSERT INTO {SIDE} (model, id, version, born, deleted) VALUES (?, ?, ?, ?, ?)"
+    + SQLITE.overwrite("model, id", ("version", "born", "deleted"))
 )
 
 
-class SQLiteAdapter(SQLAdapter):
+class Found(NamedTuple):
+    """A table that exists: its columns, and whether its texts compare exactly."""
+
+    columns: list[str]
+    exact: bool
+
+
+class SQLiteAdapter(TextAdapter[Found]):
     """A SQLite database in a file, which any number of processes may share.
 
     Parameters:
@@ -150,25 +157,16 @@ class SQLiteAdapter(SQLAdapter):
 
     # -- models ----------------------------------------------------------------------------------
 
-    async def prepare(self, schema: Schema, *, create: bool) -> None:
-        """Check a model's table, or create it with typed columns.
+    async def _found(self, names: Sequence[str]) -> Mapping[str, Found]:
+        return await self._read(lambda raw, _: _tables_of(raw, names))
 
-        Raises:
-            SchemaMismatch: it is missing or lacks columns; the message says what to run.
-            Unavailable: the backend failed.
-        """
-        self._tables.pop(schema.model, None)
-        statements = {SIDE: SQLITE.side, schema.table: layout.create_table(schema, SQLITE) + _STRICT}
-        found = await self._read(lambda raw, _: _columns_of(raw, statements))
-        missing = [name for name in statements if name not in found]
-        if missing and not create:
-            raise layout.no_table(self.name, schema.model, missing[0], statements[missing[0]])
-        if missing:
-            await self._write(lambda raw, _: [raw.execute(statements[name]) for name in missing])
-            found = await self._read(lambda raw, _: _columns_of(raw, statements))
-        columns, exact = found[schema.table]
-        versioned = layout.check_columns(self.name, schema, SQLITE, columns)
-        self._tables[schema.model] = Table(schema, SQLITE, versioned=versioned, exact=exact)
+    async def _create(self, schema: Schema, definitions: Mapping[str, str]) -> None:
+        del schema  # the statements say it all
+        await self._write(lambda raw, _: [raw.execute(text) for text in definitions.values()])
+
+    async def _fit(self, schema: Schema, found: Found) -> Table:
+        versioned = layout.check_columns(self.name, schema, SQLITE, found.columns)
+        return Table(schema, SQLITE, versioned=versioned, exact=found.exact)
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -228,7 +226,9 @@ class SQLiteAdapter(SQLAdapter):
                 return False
             raise
 
-    def _attempt(self, raw: sqlite3.Connection, job: Job, batch: Batch, *, singly: bool) -> list[Outcome]:
+    def _attempt(
+        self, raw: sqlite3.Connection, job: Job, batch: Batch[Table], *, singly: bool
+    ) -> list[Outcome]:
         with self._transaction(raw, job):
             for table, keys in batch.keys.items():
                 _load(raw, batch, table, list(keys.values()))
@@ -239,7 +239,7 @@ class SQLiteAdapter(SQLAdapter):
         return batch.outcomes
 
     def _settle(
-        self, raw: sqlite3.Connection, batch: Batch, changes: Sequence[Change], *, singly: bool
+        self, raw: sqlite3.Connection, batch: Batch[Table], changes: Sequence[Change[Table]], *, singly: bool
     ) -> None:
         try:
             _write(raw, changes)
@@ -291,20 +291,17 @@ def _set_up_reader(raw: sqlite3.Connection, _: Job) -> None:
     raw.execute("PRAGMA query_only = ON")
 
 
-def _columns_of(
-    raw: sqlite3.Connection, names: Sequence[str] | dict[str, str]
-) -> dict[str, tuple[list[str], bool]]:
-    """The columns of the tables that exist, and whether their texts compare exactly."""
-    found: dict[str, tuple[list[str], bool]] = {}
+def _tables_of(raw: sqlite3.Connection, names: Sequence[str]) -> dict[str, Found]:
+    found: dict[str, Found] = {}
     for name in names:
         sql = raw.execute("SELECT sql FROM sqlite_master WHERE name = ? COLLATE NOCASE", (name,)).fetchone()
         if sql is not None:
             columns = raw.execute("SELECT name FROM pragma_table_xinfo(?)", (name,)).fetchall()
-            found[name] = [column for (column,) in columns], "COLLATE" not in (sql[0] or "").upper()
+            found[name] = Found([column for (column,) in columns], "COLLATE" not in (sql[0] or "").upper())
     return found
 
 
-def _load(raw: sqlite3.Connection, batch: Batch, table: Table, ids: Sequence[object]) -> None:
+def _load(raw: sqlite3.Connection, batch: Batch[Table], table: Table, ids: Sequence[object]) -> None:
     rows: list[Row] = []
     side_rows: list[Row] = []
     for part in split(ids):
@@ -314,7 +311,7 @@ def _load(raw: sqlite3.Connection, batch: Batch, table: Table, ids: Sequence[obj
     batch.load(table, rows, side_rows)
 
 
-def _write(raw: sqlite3.Connection, changes: Sequence[Change]) -> None:
+def _write(raw: sqlite3.Connection, changes: Sequence[Change[Table]]) -> None:
     for writes in writes_of(changes):
         table = writes.table
         if writes.deletes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 import pytest
 
@@ -57,9 +58,15 @@ async def scripted() -> AsyncGenerator[ScriptedServer]:
 
 
 @pytest.fixture
-async def database(mariadb_server: Server) -> AsyncGenerator[MySQLDatabase]:
+def scheme() -> str:
+    """Says by which driver MariaDB is spoken to."""
+    return "mysql"
+
+
+@pytest.fixture
+async def database(mariadb_server: Server, scheme: str) -> AsyncGenerator[MySQLDatabase]:
     async with mysql_database(mariadb_server.url) as database:
-        yield database
+        yield MySQLDatabase(replace(database.url, scheme=scheme))
 
 
 @pytest.fixture
@@ -69,6 +76,11 @@ async def books(database: MySQLDatabase) -> AsyncGenerator[Books]:
 
 
 @pytest.fixture
-async def private(private_mariadb: MariaDBServer) -> AsyncGenerator[Books]:
-    async with opened_books(MySQLDatabase(BackendURL.parse(private_mariadb.url))) as books:
+def private_url(private_mariadb: MariaDBServer, scheme: str) -> BackendURL:
+    return replace(BackendURL.parse(private_mariadb.url), scheme=scheme)
+
+
+@pytest.fixture
+async def private(private_url: BackendURL) -> AsyncGenerator[Books]:
+    async with opened_books(MySQLDatabase(private_url)) as books:
         yield books

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from octopus_async.adapters._mysql_pool import Connection
+from octopus_async.adapters._mysql_session import Session
 from octopus_async.adapters._sql.pool import Pool
 from octopus_async.adapters.mysql import MySQLAdapter
 from octopus_async.record import APPLIED
@@ -16,7 +17,7 @@ from tests.adversity.certificate import write_certificate
 from tests.contract.sql import BOOK, Books, MySQLDatabase
 
 
-def pool_of(books: Books) -> Pool[Connection]:
+def pool_of(books: Books) -> Pool[Any]:
     assert isinstance(books.adapter, MySQLAdapter)
     assert books.adapter._pool is not None
     return books.adapter._pool
@@ -25,15 +26,15 @@ def pool_of(books: Books) -> Pool[Connection]:
 async def talk(books: Books, *statements: str) -> list[tuple[object, ...]]:
     """Statements on a connection of the adapter's pool; the rows of the last."""
 
-    async def run(connection: Connection) -> list[tuple[object, ...]]:
+    async def run(connection: Session) -> list[tuple[object, ...]]:
         *_, (rows, _) = await connection.run(statements)
         return [tuple(row) for row in rows]
 
     return await pool_of(books).run(run)
 
 
-async def connection_of(books: Books) -> Connection:
-    async def itself(connection: Connection) -> Connection:
+async def connection_of(books: Books) -> Any:  # noqa: ANN401 - whichever driver's
+    async def itself(connection: Session) -> Session:
         await connection.run(["SELECT 1"])
         return connection
 
@@ -54,9 +55,9 @@ async def admin(server: MariaDBServer, *statements: str) -> list[tuple[object, .
     return await MySQLDatabase(BackendURL.parse(server.admin_url)).run(*statements)
 
 
-def roomy(server: MariaDBServer) -> MySQLDatabase:
+def roomy(url: BackendURL) -> MySQLDatabase:
     """Its books have titles of any length."""
-    database = MySQLDatabase(BackendURL.parse(server.url))
+    database = MySQLDatabase(url)
     database.schema = replace(BOOK, columns=(replace(BOOK.columns[0], max_length=None), BOOK.columns[1]))
     return database
 
@@ -93,4 +94,4 @@ def packet(number: int, payload: bytes) -> bytes:
 
 def str_of(url: BackendURL) -> str:
     ((host, port),) = url.hosts
-    return f"mysql://{url.user}:{url.password}@{host}:{port}/{url.path}"
+    return f"{url.scheme}://{url.user}:{url.password}@{host}:{port}/{url.path}"

@@ -1,4 +1,7 @@
-"""What was seen to go wrong between aiomysql and MariaDB, each by name, and the rule that helps."""
+"""What was seen to go wrong between aiomysql and MariaDB, each by name, and the rule that helps.
+
+What is the driver's doing is tried with asyncmy as well.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from octopus_async.adapters._mysql_pool import Connection
+from octopus_async.adapters._mysql_session import Session
 from octopus_async.adapters.mysql import MySQLAdapter
 from octopus_async.errors import (
     BackendFailed,
@@ -35,6 +38,7 @@ from tests.adversity.mysql import (
 from tests.contract.sql import BOOK, Books, MySQLDatabase, book, opened
 
 
+@pytest.mark.parametrize("scheme", ["mysql", "mysql+asyncmy"])
 class TestHazard1ACancelledInsertStillCommits:
     """Rule: what was cancelled may land later; its connection is broken off, and nobody reads its reply."""
 
@@ -98,26 +102,33 @@ class TestHazard1ACancelledInsertStillCommits:
     ) -> None:
         created = books.new()
         await books.apply(created)
-        first = (await connection_of(books)).thread_id()
+        first = (await connection_of(books)).raw.thread_id()
 
         def stumble(*_: object) -> None:
             raise IndexError
 
+        class Stumbling(dict[int, object]):
+            def get(self, *_: object) -> object:
+                return stumble
+
         with monkeypatch.context() as patch:
-            patch.setattr("aiomysql.connection.MySQLResult._read_row_from_packet", stumble)
+            for session in pool_of(books)._idle:
+                name = "decoders" if hasattr(session.raw, "decoders") else "_decoders"
+                patch.setattr(session.raw, name, Stumbling())
             with pytest.raises(BackendFailed, match="IndexError"):
                 await books.find(created.key)
-        assert (await connection_of(books)).thread_id() != first
+        assert (await connection_of(books)).raw.thread_id() != first
         await get_their_own_answers(books)
 
 
+@pytest.mark.parametrize("scheme", ["mysql", "mysql+asyncmy"])
 class TestHazard2AStoppedServerHoldsUpWhoConnects:
     """Rule: connecting has a deadline of its own, and nobody holds a lock meanwhile."""
 
     async def test_connecting_to_a_stopped_server_times_out_and_sends_nothing(
-        self, private_mariadb: MariaDBServer
+        self, private_mariadb: MariaDBServer, private_url: BackendURL
     ) -> None:
-        url = replace(BackendURL.parse(private_mariadb.url), options={"timeout": "0.3"})
+        url = replace(private_url, options={"timeout": "0.3"})
         before = descriptors()
         await private_mariadb.pause()
         adapter = MySQLAdapter.from_url(url)
@@ -168,13 +179,13 @@ class TestHazard2AStoppedServerHoldsUpWhoConnects:
 
     @pytest.mark.parametrize("moment", [0, 0.001, 0.003, 0.01, 0.05])
     async def test_a_cancelled_connect_leaves_no_descriptor(
-        self, private_mariadb: MariaDBServer, moment: float
+        self, private_mariadb: MariaDBServer, private_url: BackendURL, moment: float
     ) -> None:
         before = descriptors()
         if moment > 0.01:
             await private_mariadb.pause()
         for _ in range(5):
-            adapter = MySQLAdapter.from_url(BackendURL.parse(private_mariadb.url))
+            adapter = MySQLAdapter.from_url(private_url)
             opening = asyncio.ensure_future(adapter.open())
             await asyncio.sleep(moment)
             opening.cancel()
@@ -183,10 +194,10 @@ class TestHazard2AStoppedServerHoldsUpWhoConnects:
         await eventually(lambda: descriptors() <= before)
 
     async def test_close_does_not_wait_for_a_server_that_has_stopped(
-        self, private_mariadb: MariaDBServer
+        self, private_mariadb: MariaDBServer, private_url: BackendURL
     ) -> None:
         before = descriptors()
-        async with opened(roomy(private_mariadb)) as books:
+        async with opened(roomy(private_url)) as books:
             await get_their_own_answers(books)
             await private_mariadb.pause()
             created = books.new(title="more than the sockets hold" * 400_000)
@@ -200,6 +211,7 @@ class TestHazard2AStoppedServerHoldsUpWhoConnects:
         await eventually(lambda: descriptors() <= before)
 
 
+@pytest.mark.parametrize("scheme", ["mysql", "mysql+asyncmy"])
 class TestHazard3ReleasingAClosedConnectionWakesNobody:
     """Rule: our own semaphore."""
 
@@ -215,7 +227,7 @@ class TestHazard3ReleasingAClosedConnectionWakesNobody:
             waiting = [asyncio.ensure_future(books.find(created.key)) for _ in range(20)]
             await asyncio.sleep(0.05)
             for connection in list(pool_of(books)._busy):
-                await database.run(f"KILL {connection.thread_id()}")
+                await database.run(f"KILL {connection.raw.thread_id()}")
             async with asyncio.timeout(3):
                 found = await asyncio.gather(*waiting)
             assert all(found)
@@ -223,9 +235,9 @@ class TestHazard3ReleasingAClosedConnectionWakesNobody:
             assert all(call.exception() for call in dying)
 
     async def test_a_connection_left_in_a_transaction_is_not_handed_on(self, books: Books) -> None:
-        first = (await connection_of(books)).thread_id()
+        first = (await connection_of(books)).raw.thread_id()
         await talk(books, "START TRANSACTION", "SELECT 1")
-        assert (await connection_of(books)).thread_id() != first
+        assert (await connection_of(books)).raw.thread_id() != first
         assert await talk(books, "SELECT @@in_transaction") == [(0,)]
 
     async def test_never_more_connections_than_were_asked_for(self, database: MySQLDatabase) -> None:
@@ -235,11 +247,12 @@ class TestHazard3ReleasingAClosedConnectionWakesNobody:
             assert len(pool_of(books)._idle) <= 3
 
 
+@pytest.mark.parametrize("scheme", ["mysql", "mysql+asyncmy"])
 class TestHazard4SessionsLeakAndPacketsKill:
     """Rule: every setting that we rely on is made at connect; statements are measured beforehand."""
 
     async def test_no_default_of_the_server_changes_what_is_stored(
-        self, private_mariadb: MariaDBServer
+        self, private_mariadb: MariaDBServer, private_url: BackendURL
     ) -> None:
         await admin(
             private_mariadb,
@@ -250,7 +263,7 @@ class TestHazard4SessionsLeakAndPacketsKill:
             "SET GLOBAL innodb_lock_wait_timeout = 1000",
         )
         title = "\\ ' \" \\' \\\\ '' %s {0} ? \x1a \n"
-        async with opened(MySQLDatabase(BackendURL.parse(private_mariadb.url))) as books:
+        async with opened(MySQLDatabase(private_url)) as books:
             for batch in ([books.new(title=title)], [books.new(title=title), books.new(title="--';")]):
                 assert await books.apply(*batch) == [APPLIED] * len(batch)
                 for operation in batch:
@@ -261,25 +274,25 @@ class TestHazard4SessionsLeakAndPacketsKill:
                 books,
                 "SELECT @@sql_mode, @@time_zone, @@tx_isolation, @@autocommit, @@innodb_lock_wait_timeout",
             ) == [("STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION", "+00:00", "READ-COMMITTED", 1, 1)]
-        async with opened(MySQLDatabase(BackendURL.parse(private_mariadb.url))) as others:
+        async with opened(MySQLDatabase(private_url)) as others:
             assert await others.find(batch[0].key) is not None
 
     async def test_affected_rows_count_what_was_found(self, books: Books, database: MySQLDatabase) -> None:
         created = books.new()
         await books.apply(created)
 
-        async def change_nothing(connection: Connection) -> int:
+        async def change_nothing(connection: Session) -> int:
             ((_, affected),) = await connection.run([f"UPDATE {database.schema.table} SET title = title"])
             return affected
 
         assert await pool_of(books).run(change_nothing) == 1
 
     async def test_a_record_over_the_packet_limit_is_refused_alone_and_its_connection_lives(
-        self, private_mariadb: MariaDBServer
+        self, private_mariadb: MariaDBServer, private_url: BackendURL
     ) -> None:
         await admin(private_mariadb, "SET GLOBAL max_allowed_packet = 1048576")
-        async with opened(roomy(private_mariadb)) as books:
-            before = {connection.thread_id() for connection in pool_of(books)._idle}
+        async with opened(roomy(private_url)) as books:
+            before = {connection.raw.thread_id() for connection in pool_of(books)._idle}
             huge = books.new(title="x" * 1100000)
             (alone,) = await books.apply(huge)
             first, batched, last = await books.apply(books.new(), huge, books.new())
@@ -296,7 +309,7 @@ class TestHazard4SessionsLeakAndPacketsKill:
             assert [answer.fields for answer in found if isinstance(answer, Record)] == [
                 book("z" * 600000)
             ] * 5
-            assert {connection.thread_id() for connection in pool_of(books)._idle} == before
+            assert {connection.raw.thread_id() for connection in pool_of(books)._idle} == before
 
     async def test_bytes_reach_the_server_as_bytes(self, database: MySQLDatabase) -> None:
         # The driver's own way of writing them ends in a TypeError since PyMySQL 1.2.

@@ -114,7 +114,7 @@ class TestServersThatFail:
         first = await connection_of(books)
         assert await talk(books, "SELECT @@wait_timeout") == [(60,)]
         first.last_used -= 31
-        assert (await connection_of(books)).thread_id() != first.thread_id()
+        assert (await connection_of(books)).raw.thread_id() != first.raw.thread_id()
 
     async def test_a_write_whose_connection_breaks_is_unknown_and_a_read_is_not(
         self, database: MySQLDatabase

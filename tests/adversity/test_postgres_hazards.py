@@ -381,7 +381,7 @@ class TestLocks:
     async def test_who_meets_a_row_that_another_holds_gives_up_and_nothing_was_sent(
         self, books: Books, postgres_database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("octopus_async.adapters.postgres._PAUSES", ())
+        monkeypatch.setattr("octopus_async.adapters._sql.writing._PAUSES", ())
         created = books.new()
         await books.apply(created)
         async with postgres_database.connection() as other:
@@ -445,7 +445,7 @@ class TestAPoolerInBetween:
 
     async def test_each_transaction_has_the_settings_it_needs(self, pooled: Books) -> None:
         async def inside(connection: object) -> list[str]:
-            await connection.execute("BEGIN; SELECT 1")  # type: ignore[attr-defined]
+            await connection.execute(["BEGIN"])  # type: ignore[attr-defined]
             names = ("transaction_isolation", "lock_timeout", "idle_in_transaction_session_timeout")
             found = [await connection.fetch(f"SHOW {name}", ()) for name in names]  # type: ignore[attr-defined]
             return [str(rows[0][0]) for rows in found]

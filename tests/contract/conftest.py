@@ -19,6 +19,7 @@ from octopus_async.adapters.postgres import PostgresAdapter
 from octopus_async.adapters.redis import RedisAdapter
 from octopus_async.adapters.rest import RestAdapter
 from octopus_async.adapters.shm import SharedMemoryAdapter
+from octopus_async.adapters.sqlalchemy import SQLAlchemyAdapter
 from octopus_async.adapters.sqlite import SQLiteAdapter
 from octopus_async.backend import Adapter
 from octopus_async.guard import Guard, GuardPolicy
@@ -28,9 +29,10 @@ from tests.contract.sql import MySQLDatabase, SQLiteDatabase
 from tests.contract.sql import mysql_database as new_mysql_database
 
 _REPEATS = re.compile(
-    r"\[(guarded-(redis_in_cluster|mongodb\b)"
+    r"\[(guarded-(redis_in_cluster|mongodb\b|asyncmy|sqlalchemy_\w+)"
     r"|bare-mongodb-[1-7]\]"  # further random histories
-    r"|bare-mongodb-.*-(among others|behind what it meets))"  # each is a write of its own, as alone
+    r"|bare-mongodb-.*-(among others|behind what it meets)"  # each is a write of its own, as alone
+    r"|bare-(asyncmy|sqlalchemy_\w+)-.*-(alone|behind what it meets))"  # the databases' own adapters are tried
 )
 
 
@@ -71,6 +73,19 @@ def mysql(mariadb_server: Server) -> Adapter:
 
 
 @pytest.fixture
+def asyncmy(mariadb_server: Server) -> Adapter:
+    url = BackendURL.parse(mariadb_server.url)
+    return MySQLAdapter.from_url(replace(url, scheme="mysql+asyncmy"))
+
+
+@pytest.fixture
+def asyncmy_nowhere(unused_tcp_port: int) -> Adapter:
+    return MySQLAdapter(
+        host="127.0.0.1", port=unused_tcp_port, user="octopus", database="octopus", driver="asyncmy"
+    )
+
+
+@pytest.fixture
 def mysql_nowhere(unused_tcp_port: int) -> Adapter:
     return MySQLAdapter(host="127.0.0.1", port=unused_tcp_port, user="octopus", database="octopus")
 
@@ -98,6 +113,33 @@ def rest(rest_server: Server) -> Adapter:
 @pytest.fixture
 def rest_nowhere(unused_tcp_port: int) -> Adapter:
     return rest_adapter(f"rest+http://127.0.0.1:{unused_tcp_port}/records?allow=127.0.0.1")
+
+
+@pytest.fixture
+def sqlalchemy_sqlite(tmp_path: Path) -> Adapter:
+    return SQLAlchemyAdapter.from_url(
+        BackendURL.parse(f"sqlalchemy+sqlite+aiosqlite:///{tmp_path}/contract.sqlite3")
+    )
+
+
+@pytest.fixture
+def sqlalchemy_mysql(mariadb_server: Server) -> Adapter:
+    url = BackendURL.parse(mariadb_server.url)
+    return SQLAlchemyAdapter.from_url(replace(url, scheme="sqlalchemy+mysql+aiomysql"))
+
+
+@pytest.fixture
+def sqlalchemy_postgres(postgres_server: Server) -> Adapter:
+    url = BackendURL.parse(postgres_server.url)
+    return SQLAlchemyAdapter.from_url(replace(url, scheme="sqlalchemy+postgresql+asyncpg"))
+
+
+@pytest.fixture(params=["sqlite+aiosqlite", "mysql+aiomysql", "postgresql+asyncpg"])
+def sqlalchemy_nowhere(request: pytest.FixtureRequest, unused_tcp_port: int, tmp_path: Path) -> Adapter:
+    where = f"app:secret@127.0.0.1:{unused_tcp_port}/shop"
+    if request.param.startswith("sqlite"):
+        where = f"/{tmp_path}/missing/shop.sqlite3"
+    return SQLAlchemyAdapter.from_url(BackendURL.parse(f"sqlalchemy+{request.param}://{where}"))
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ class Pausing:
     def pause(self) -> None:
         self.reached, self.go_on = asyncio.Event(), asyncio.Event()
 
-    async def _write(self, connection: Any, batch: Batch, call: Any, *, singly: bool) -> None:  # noqa: ANN401 - each has its own
+    async def _write(self, connection: Any, batch: Batch[Any], call: Any, *, singly: bool) -> None:  # noqa: ANN401 - each has its own
         self.reached.set()
         await self.go_on.wait()
         await super()._write(connection, batch, call, singly=singly)  # type: ignore[misc]
@@ -92,7 +92,7 @@ class PausedMySQL(Pausing, MySQLAdapter):
 
 
 class PausedPostgres(Pausing, PostgresAdapter):
-    def _script(self, operation: Operation, mode: Mode) -> str | None:  # noqa: ARG002 - whichever it is
+    def _single(self, operation: Operation, mode: Mode) -> Sequence[str] | None:  # noqa: ARG002 - whichever it is
         return None  # in a transaction, which can be paused
 
 
@@ -153,7 +153,7 @@ class MySQLDatabase:
         return bool(await self.run(query))
 
     async def cut(self, connection: Any) -> None:  # noqa: ANN401 - of the adapter's pool
-        await self.run(f"KILL {connection.thread_id()}")
+        await self.run(f"KILL {connection.raw.thread_id()}")
 
 
 class PostgresDatabase:

@@ -118,6 +118,7 @@ def _knows(adapter: Adapter, call: str) -> bool:
         "sqlite",
         "mysql",
         "postgres",
+        "asyncmy",
         "rest",
         "rest_singly",
         "memcached",

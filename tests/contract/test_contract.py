@@ -41,7 +41,12 @@ class TestCaches(CacheContract):
 
 
 class TestDurableBackends(DurableContract, ScanContract):
-    @pytest.fixture(params=["memory", "sqlite", "mysql", "postgres", "mongodb", "rest"])
+    @pytest.fixture(
+        params=[
+            *("memory", "sqlite", "mysql", "asyncmy", "postgres", "mongodb", "rest"),
+            *("sqlalchemy_sqlite", "sqlalchemy_mysql", "sqlalchemy_postgres"),
+        ]
+    )
     def bare(self, request: pytest.FixtureRequest) -> Adapter:
         found: Adapter = request.getfixturevalue(request.param)
         return found
@@ -66,7 +71,9 @@ class TestServersThatAreAway(ServerContract):
         params=[
             "sqlite_nowhere",
             "mysql_nowhere",
+            "asyncmy_nowhere",
             "postgres_nowhere",
+            "sqlalchemy_nowhere",
             "rest_nowhere",
             "memcached_nowhere",
             "shm_nowhere",

@@ -11,6 +11,7 @@ from asyncpg import exceptions
 from asyncpg.exceptions import _base
 
 from octopus_async.adapters import _postgres_errors
+from octopus_async.adapters._sql.faults import Collision
 from octopus_async.adapters._sql.pool import ConnectFailed
 from octopus_async.adapters.postgres import PostgresAdapter
 from octopus_async.config import adapter_for
@@ -59,7 +60,7 @@ def classes() -> list[type[Exception]]:
 
 
 def translated(error: Exception, *, sent: bool = True) -> OctopusError:
-    return _postgres_errors.translate(error, "shop", sent=sent)
+    return _postgres_errors.FAULTS.translate(error, "shop", sent=sent)
 
 
 def from_connecting(cause: Exception) -> OctopusError:
@@ -73,7 +74,7 @@ def expected_of(code: str) -> type[OctopusError]:
         return ConstraintViolated
     if code in SCHEMA_CODES:
         return SchemaMismatch
-    return _postgres_errors.Collision if code in COLLISION_CODES else BackendFailed
+    return Collision if code in COLLISION_CODES else BackendFailed
 
 
 def test_every_class_of_the_driver_has_its_place() -> None:
@@ -133,7 +134,7 @@ def test_what_is_not_the_servers_own_is_a_failure_and_is_not_quoted(error: Excep
 
 def test_a_statement_that_was_prepared_for_another_form_of_its_table_is_tried_again() -> None:
     for error in (asyncpg.InvalidCachedStatementError("cached plan"), asyncpg.OutdatedSchemaCacheError("x")):
-        assert isinstance(translated(error), _postgres_errors.Collision)
+        assert isinstance(translated(error), Collision)
 
 
 def test_the_row_that_a_detail_quotes_is_not_shown() -> None:
@@ -190,7 +191,7 @@ def test_options_reach_the_adapter_and_no_repr_shows_a_password(scheme: str) -> 
     shop = adapter_for(url)
     assert isinstance(shop, PostgresAdapter)
     assert shop.name == "shop"
-    assert (shop._address.port, shop._timeout, shop._address.pooled) == (5432, 0.5, True)
+    assert (shop._address.port, shop._timeout, shop._pooled) == (5432, 0.5, True)
     assert shop._address.tls is not None
     assert shop.capabilities.write_concurrency == 2
     assert "s3cret" not in repr(shop) + repr(shop._address) + str(vars(shop))

@@ -8,17 +8,21 @@ import struct
 from collections.abc import Iterator
 from contextlib import closing
 from types import ModuleType
+from typing import Any, ClassVar
 
 import aiosqlite
+import asyncmy.errors
 import pymysql.err
 import pytest
 from pymysql.constants import CR, ER
 
-from octopus_async.adapters import _mysql_errors, _sqlite_errors
+from octopus_async.adapters import _mysql_aiomysql, _mysql_asyncmy, _sqlite_errors
+from octopus_async.adapters._sql.faults import Faults
 from octopus_async.adapters._sql.pool import ConnectFailed
 from octopus_async.adapters._sqlite_lanes import GivenUp
 from octopus_async.adapters.mysql import MySQLAdapter
 from octopus_async.adapters.sqlite import SQLiteAdapter
+from octopus_async.config import adapter_for
 from octopus_async.errors import (
     BackendFailed,
     BackendRefused,
@@ -125,12 +129,17 @@ class TestSQLite:
         assert isinstance(self.translated(caught.value), InvalidRecord)
 
 
-class TestMySQL:
+class MySQLErrors:
+    """Of both drivers, which have their classes each for itself."""
+
+    errors: ClassVar[Any]
+    faults: ClassVar[Faults]
+
     def translated(self, error: Exception, *, sent: bool = True) -> OctopusError:
-        return _mysql_errors.translate(error, "shop", sent=sent)
+        return self.faults.translate(error, "shop", sent=sent)
 
     def test_every_class_of_the_driver_has_its_place(self) -> None:
-        classes = set(exceptions_of(pymysql.err))
+        classes = set(exceptions_of(self.errors))
         assert len(classes) >= 11
         for found in classes:
             for arguments in (
@@ -156,7 +165,7 @@ class TestMySQL:
         names = {value: name for name, value in vars(ER).items() if isinstance(value, int)}
         assert len(names) > 400
         for code in {*names, *range(1000, 2000), *range(3000, 5000)}:
-            error = self.translated(pymysql.err.OperationalError(code, "what the server says"), sent=False)
+            error = self.translated(self.errors.OperationalError(code, "what the server says"), sent=False)
             expected = (
                 ConstraintViolated if code in RECORD_CODES
                 else SchemaMismatch if code in SCHEMA_CODES
@@ -174,7 +183,7 @@ class TestMySQL:
             (1317, True),
             (1053, True),
         ):
-            error = self.translated(pymysql.err.OperationalError(code, "no"), sent=True)
+            error = self.translated(self.errors.OperationalError(code, "no"), sent=True)
             assert isinstance(error, BackendFailed)
             assert error.sent is sent
 
@@ -182,7 +191,7 @@ class TestMySQL:
         codes = [value for value in vars(CR).values() if isinstance(value, int)]
         assert len(codes) > 40
         for code in codes:
-            error = self.translated(pymysql.err.OperationalError(code, "lost"), sent=True)
+            error = self.translated(self.errors.OperationalError(code, "lost"), sent=True)
             assert type(error) is BackendFailed
             assert error.sent
 
@@ -202,7 +211,7 @@ class TestMySQL:
     def test_no_connection_means_that_nothing_was_sent(
         self, cause: Exception, expected: type[Unavailable]
     ) -> None:
-        refused = pymysql.err.OperationalError(2003, "Can't connect to MySQL server on 'db'")
+        refused = self.errors.OperationalError(2003, "Can't connect to MySQL server on 'db'")
         refused.__cause__ = cause
         failed = ConnectFailed()
         failed.__cause__ = refused
@@ -221,6 +230,16 @@ class TestMySQL:
         failed = ConnectFailed()
         failed.__cause__ = ValueError("the password s3cret has a letter too many")
         assert "s3cret" not in str(self.translated(failed))
+
+
+class TestMySQL(MySQLErrors):
+    errors = pymysql.err
+    faults = _mysql_aiomysql.FAULTS
+
+
+class TestMySQLThroughAsyncmy(MySQLErrors):
+    errors = asyncmy.errors
+    faults = _mysql_asyncmy.FAULTS
 
 
 class TestURLs:
@@ -248,6 +267,7 @@ class TestURLs:
             ("mysql://app:s3cret@db/shop?tls=maybe", "tls"),
             ("mysql://app:s3cret@db/shop?tls=verify&tls_ca=/no/such/file", "TLS"),
             ("mysql://app:s3cret@db/shop?readers=3", "unknown option 'readers'"),
+            ("mysql+mysqldb://app:s3cret@db/shop", "the driver is one of aiomysql, asyncmy"),
         ],
     )
     def test_a_mysql_url_that_makes_no_sense_says_why_and_keeps_its_password(
@@ -270,6 +290,21 @@ class TestURLs:
         assert (shop._address.port, shop._timeout) == (3306, 0.5)
         assert shop._address.tls is not None
         assert shop.capabilities.write_concurrency == 2
+
+    @pytest.mark.parametrize(
+        ("scheme", "driver"),
+        [
+            ("mysql", _mysql_aiomysql),
+            ("mariadb", _mysql_aiomysql),
+            ("mysql+asyncmy", _mysql_asyncmy),
+            ("mariadb+asyncmy", _mysql_asyncmy),
+        ],
+    )
+    def test_the_scheme_chooses_the_driver(self, scheme: str, driver: ModuleType) -> None:
+        shop = adapter_for(f"{scheme}://app:s3cret@db/shop")
+        assert isinstance(shop, MySQLAdapter)
+        assert shop.name == "mysql"
+        assert shop._driver is driver
 
     def test_no_repr_shows_a_password(self) -> None:
         shop = MySQLAdapter(database="shop", user="app", password="s3cret")  # noqa: S106 - not a real one

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from octopus_async.adapters._mysql_pool import Connection, Result
+from octopus_async.adapters._mysql_session import Result, Session
 from octopus_async.errors import (
     ConstraintViolated,
     DuplicateRecord,
@@ -460,12 +460,12 @@ class TestRecordsThatAreRefused:
         self, mysql_database: MySQLDatabase, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         packets = 0
-        really = Connection._exchange
+        really = Session._exchange
 
-        async def count(connection: Connection, packet: bytes, results: list[Result]) -> None:
+        async def count(session: Session, packet: bytes, results: list[Result]) -> None:
             nonlocal packets
             packets += 1
-            await really(connection, packet, results)
+            await really(session, packet, results)
 
         async with opened(mysql_database) as books:
             await mysql_database.run("CREATE UNIQUE INDEX unique_title ON books (title)")
@@ -474,7 +474,7 @@ class TestRecordsThatAreRefused:
                 batch = [books.new(title=books.key().id) for _ in range(500)]
                 batch[321] = books.new(title="taken")
                 packets = 0
-                monkeypatch.setattr(Connection, "_exchange", count)
+                monkeypatch.setattr(Session, "_exchange", count)
                 outcomes = await books.apply(*batch, mode=mode)
                 assert isinstance(outcomes.pop(321).error, ConstraintViolated)
                 assert outcomes == [APPLIED] * 499

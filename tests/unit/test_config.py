@@ -310,6 +310,7 @@ except ConfigurationError as error:
         ("memcached://cache", ("aiomcache",), "aiomcache", "memcached"),
         ("mysql://app:hunter2@db/shop", ("aiomysql", "pymysql"), "(aiomysql|pymysql)", "mysql"),
         ("mariadb://db/shop", ("aiomysql",), "aiomysql", "mysql"),
+        ("mysql+asyncmy://db/shop", ("asyncmy",), "asyncmy", "asyncmy"),
     ],
     ids=str,
 )
@@ -326,7 +327,7 @@ def test_a_missing_driver_names_the_extra_to_install(
     )
     scheme = url.partition(":")[0]
     advice = re.escape(f"which is not installed: pip install 'octopus-async[{extra}]'")
-    assert re.fullmatch(f"{scheme}:// needs the package {package}, {advice}", run.stdout.strip())
+    assert re.fullmatch(rf"{re.escape(scheme)}:// needs the package {package}, {advice}", run.stdout.strip())
     assert run.stderr == ""
 
 

@@ -5,7 +5,10 @@ import sys
 
 import pytest
 
-DRIVERS_AND_EXTRAS = ("aiosqlite", "aiomysql", "pymysql", "aiomcache", "typer", "rich", "matplotlib")
+DRIVERS_AND_EXTRAS = (
+    *("aiosqlite", "aiomysql", "pymysql", "asyncmy", "asyncpg", "sqlalchemy", "aiomcache"),
+    *("typer", "rich", "matplotlib"),
+)
 
 
 def loaded_after(statement: str) -> set[str]:

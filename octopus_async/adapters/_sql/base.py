@@ -1,46 +1,42 @@
-"""The part of a SQL adapter that needs no driver: it knows the tables, and how to ask them."""
+"""What all SQL adapters do alike: they know their tables, read, look and scan, however they ask."""
 
 from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
-from itertools import chain
-from typing import NamedTuple, TypeVar
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Generic, TypeVar
 
-from octopus_async.adapters._sql.dialect import SIDE, VERSION, Dialect
-from octopus_async.adapters._sql.table import Row, Table
+from octopus_async.adapters._sql import layout
+from octopus_async.adapters._sql.rows import Row, Rows
 from octopus_async.backend import Answer, Capabilities
 from octopus_async.errors import InvalidRecord, SchemaMismatch
-from octopus_async.record import NO_VERSION, Fields, Key, Kind, Mode, Operation, Record
+from octopus_async.record import Key, Record
+from octopus_async.schema import Schema
 
 T = TypeVar("T")
+R = TypeVar("R", bound=Rows)
+Q = TypeVar("Q")
+F = TypeVar("F")
 
 KEYS_PER_STATEMENT = 500
 """Below the number of variables that any SQLite takes in a statement."""
 
 
-class Query(NamedTuple):
-    """A statement that selects rows, and the values that it binds."""
-
-    sql: str
-    values: Sequence[object]
-
-
-class SQLAdapter(abc.ABC):
+class SQLAdapter(abc.ABC, Generic[R, Q, F]):
     """Reads and scans over whatever way a driver has of running queries.
+
+    Its subclasses say what a table (R), a query (Q) and a table that was found (F) are to them.
 
     Parameters:
         name: the name by which strategies call it.
         capabilities: what it can do.
-        dialect: how statements are written there.
     """
 
-    def __init__(self, name: str, capabilities: Capabilities, dialect: Dialect) -> None:
+    def __init__(self, name: str, capabilities: Capabilities) -> None:
         self._name = name
         self._capabilities = capabilities
-        self._dialect = dialect
-        self._tables: dict[str, Table] = {}
+        self._tables: dict[str, R] = {}
 
     @property
     def name(self) -> str:
@@ -52,11 +48,67 @@ class SQLAdapter(abc.ABC):
         """What it can do."""
         return self._capabilities
 
+    # -- what a way of asking has to bring -------------------------------------------------------
+
     @abc.abstractmethod
-    async def _select(self, queries: Sequence[Query]) -> Sequence[Sequence[Row]]:
+    def _definitions(self, schema: Schema) -> Mapping[str, str]:
+        """The statements that create the side table and a model's table, in this order, by their names."""
+
+    @abc.abstractmethod
+    async def _found(self, names: Sequence[str]) -> Mapping[str, F]:
+        """Those tables that exist, by their names. Raises `Unavailable`."""
+
+    @abc.abstractmethod
+    async def _create(self, schema: Schema, definitions: Mapping[str, str]) -> None:
+        """Create tables. Raises `Unavailable`."""
+
+    @abc.abstractmethod
+    async def _fit(self, schema: Schema, found: F) -> R:
+        """A table that exists, for the model. Raises `SchemaMismatch` where they don't go together."""
+
+    @abc.abstractmethod
+    async def _select(self, queries: Sequence[Q]) -> Sequence[Sequence[Row]]:
         """Run queries; the rows of each. Raises `Unavailable`."""
 
-    def _table(self, model: str) -> Table:
+    @abc.abstractmethod
+    def _reading(self, table: R, ids: Sequence[object]) -> Q:
+        """The records of ids."""
+
+    @abc.abstractmethod
+    def _burials(self, table: R, ids: Sequence[str]) -> Q:
+        """The tombstones of ids: id, version, born."""
+
+    @abc.abstractmethod
+    def _page(self, table: R, after: str, last: object | None, limit: int) -> Q:
+        """The next records of versions above ``after``, in the order of ids, behind the id ``last``."""
+
+    @abc.abstractmethod
+    def _burial_page(self, table: R, after: str, last: str, limit: int) -> Q:
+        """The next tombstones of versions above ``after``, as `_burials`, behind the id ``last``."""
+
+    # -- models ----------------------------------------------------------------------------------
+
+    async def prepare(self, schema: Schema, *, create: bool) -> None:
+        """Check a model's table, or create it with typed columns.
+
+        Raises:
+            SchemaMismatch: it is missing, lacks columns, or has what can't work; the message says
+                what to run.
+            Unavailable: the backend failed.
+        """
+        self._tables.pop(schema.model, None)
+        definitions = self._definitions(schema)
+        found = await self._found([*definitions])
+        missing = {name: text for name, text in definitions.items() if name not in found}
+        for name, text in missing.items():
+            if not create:
+                raise layout.no_table(self._name, schema.model, name, text)
+        if missing:
+            await self._create(schema, missing)
+            found = await self._found([*definitions])
+        self._tables[schema.model] = await self._fit(schema, found[schema.table])
+
+    def _table(self, model: str) -> R:
         table = self._tables.get(model)
         if table is None:
             raise SchemaMismatch(
@@ -64,9 +116,11 @@ class SQLAdapter(abc.ABC):
             )
         return table
 
+    # -- reading ---------------------------------------------------------------------------------
+
     async def read(self, keys: Sequence[Key]) -> Sequence[Answer]:
         """Look up keys, one statement for each model; tombstones are not looked for."""
-        asked: dict[Table, list[object]] = {}
+        asked: dict[R, list[object]] = {}
         for key in keys:
             table = self._table(key.model)
             try:
@@ -89,63 +143,16 @@ class SQLAdapter(abc.ABC):
         return [record if isinstance(record, Record) else graves.get(key) for key, record in found]
 
     async def _graves(self, keys: Sequence[Key]) -> dict[Key, Record]:
-        asked: dict[str, list[str]] = {}
+        asked: dict[R, list[str]] = {}
         for key in keys:
             with contextlib.suppress(InvalidRecord):  # no record can have such an id
-                self._table(key.model).id_of(key)
-                asked.setdefault(key.model, []).append(key.id)
-        sql = (
-            f"SELECT model, id, version, born FROM {SIDE} WHERE deleted = 1 AND model = {self._dialect.mark}"
-        )
-        queries = [
-            Query(f"{sql} AND id IN ({self._marks(part)})", (model, *part))
-            for model, ids in asked.items()
-            for part in split(ids)
-        ]
-        found = chain.from_iterable(await self._select(queries)) if queries else ()
-        graves = [Record(Key(_text(row[0]), _text(row[1])), row[2], row[3], None) for row in found]
+                table = self._table(key.model)
+                table.id_of(key)
+                asked.setdefault(table, []).append(key.id)
+        parts = [(table, part) for table, ids in asked.items() for part in split(ids)]
+        results = await self._select([self._burials(table, part) for table, part in parts]) if parts else ()
+        graves = (_grave(table, row) for (table, _), rows in zip(parts, results, strict=True) for row in rows)
         return {grave.key: grave for grave in graves}
-
-    def _alone(self, operation: Operation, mode: Mode) -> Query | None:
-        """A live create or update as one statement that affects one row, or has no effect.
-
-        A create inserts its row unless a tombstone is as new; an update changes a row that is older,
-        and is the one expected. None for what needs a transaction. Raises `InvalidRecord`.
-        """
-        table = self._table(operation.key.model)
-        if not table.versioned or mode in (Mode.REPLAY, Mode.MEND) or operation.fields is None:
-            return None
-        if_version = operation.if_version if mode is Mode.LIVE else None
-        if operation.kind is Kind.UPDATE and if_version != NO_VERSION:
-            return self._update_alone(table, operation, operation.fields, if_version)
-        if operation.kind is Kind.CREATE and if_version is None:
-            row = (table.id_of(operation.key), *table.values(operation.fields))
-            stamp = (operation.version, operation.born or None)
-            return Query(table.create, (*row, *stamp, *self._unless_dead(operation)))
-        return None
-
-    def _update_alone(
-        self, table: Table, operation: Operation, fields: Fields, if_version: str | None
-    ) -> Query:
-        mark = self._dialect.mark
-        condition = f" AND ({VERSION} IS NULL OR {VERSION} < {mark})"
-        bounds: tuple[object, ...] = (operation.version,)
-        if if_version is not None:
-            condition += f" AND {VERSION} = {mark}"
-            bounds = (operation.version, if_version)
-        id_ = table.condition(table.id_of(operation.key))
-        values = (*table.values(fields), operation.version, operation.born)
-        return Query(table.update + condition, (*values, *id_, *bounds))
-
-    def _unless_dead(self, operation: Operation) -> tuple[object, ...]:
-        """The values that the dialect's ``unless_dead`` binds."""
-        return (*operation.key, operation.version)
-
-    def _reading(self, table: Table, ids: Sequence[object]) -> Query:
-        return Query(f"{table.read}({self._marks(ids)})", (*table.leading(), *ids))
-
-    def _marks(self, values: Sequence[object]) -> str:
-        return ", ".join([self._dialect.mark] * len(values))
 
     async def scan(
         self, model: str, *, after: str = "", batch: int = 500, beyond: Record | None = None
@@ -173,34 +180,24 @@ class SQLAdapter(abc.ABC):
             yield record
 
     async def _scan_living(
-        self, table: Table, after: str, batch: int, beyond: Key | None
+        self, table: R, after: str, batch: int, beyond: Key | None
     ) -> AsyncIterator[Record]:
-        mark = self._dialect.mark
-        bounds = {f"{table.version} > {mark}": after} if after else {}
-        last = {} if beyond is None else {f"{table.id} > {mark}": table.id_of(beyond)}
+        last = None if beyond is None else table.id_of(beyond)
         while True:
-            conditions: dict[str, object] = {**bounds, **last}
-            where = " AND ".join(conditions) or "1 = 1"
-            sql = f"{table.page}{where} ORDER BY {table.id} LIMIT {batch:d}"
-            (rows,) = await self._select([Query(sql, (*table.leading(), *conditions.values()))])
+            (rows,) = await self._select([self._page(table, after, last, batch)])
             for row in rows:
                 yield table.record(row)
             if len(rows) < batch:
                 return
-            last = {f"{table.id} > {mark}": rows[-1][0]}
+            last = rows[-1][0]
 
     async def _scan_tombstones(
-        self, table: Table, after: str, batch: int, beyond: Key | None
+        self, table: R, after: str, batch: int, beyond: Key | None
     ) -> AsyncIterator[Record]:
-        mark = self._dialect.mark
-        sql = (
-            f"SELECT id, version, born FROM {SIDE} WHERE model = {mark} AND deleted = 1 "
-            f"AND version > {mark} AND id > {mark} ORDER BY id LIMIT {batch:d}"
-        )
-        last: object = "" if beyond is None else beyond.id
+        last = "" if beyond is None else beyond.id
         while True:
-            (rows,) = await self._select([Query(sql, (table.model, after, last))])
-            graves = [Record(Key(table.model, _text(row[0])), row[1], row[2], None) for row in rows]
+            (rows,) = await self._select([self._burial_page(table, after, last, batch)])
+            graves = [_grave(table, row) for row in rows]
             # A key that was created again has an older tombstone still.
             living = await self.read([grave.key for grave in graves])
             for grave, alive in zip(graves, living, strict=True):
@@ -208,7 +205,7 @@ class SQLAdapter(abc.ABC):
                     yield grave
             if len(rows) < batch:
                 return
-            last = rows[-1][0]
+            last = graves[-1].key.id
 
 
 def split(items: Sequence[T], size: int = KEYS_PER_STATEMENT) -> Iterator[Sequence[T]]:
@@ -216,5 +213,6 @@ def split(items: Sequence[T], size: int = KEYS_PER_STATEMENT) -> Iterator[Sequen
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def _text(value: str | bytes) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
+def _grave(table: Rows, row: Row) -> Record:
+    id_ = row[0].decode(errors="replace") if isinstance(row[0], bytes) else row[0]
+    return Record(Key(table.model, id_), row[1], row[2], None)

@@ -7,9 +7,9 @@ other, and writes each. A round holds a key once, so that operations sharing a k
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from octopus_async.adapters._sql.table import Row, Table
+from octopus_async.adapters._sql.rows import Row, Rows
 from octopus_async.errors import InvalidRecord, OperationNotSupported, RecordRejected
 from octopus_async.record import (
     APPLIED,
@@ -25,8 +25,10 @@ from octopus_async.record import (
     rejected,
 )
 
+R = TypeVar("R", bound=Rows)
 
-class Change(NamedTuple):
+
+class Change(NamedTuple, Generic[R]):
     """An operation that is to be applied.
 
     Attributes:
@@ -42,7 +44,7 @@ class Change(NamedTuple):
 
     place: int
     operation: Operation
-    table: Table
+    table: R
     id: object
     values: tuple[object, ...] | None
     over: bool
@@ -50,22 +52,22 @@ class Change(NamedTuple):
     born: str
 
 
-class Writes(NamedTuple):
+class Writes(NamedTuple, Generic[R]):
     """What changes come to in one table: ids to delete, and rows that begin with their id."""
 
-    table: Table
+    table: R
     deletes: list[object]
     updates: list[tuple[object, ...]]
     inserts: list[tuple[object, ...]]
 
 
-class _Item(NamedTuple):
-    table: Table
+class _Item(NamedTuple, Generic[R]):
+    table: R
     id: object
     values: tuple[object, ...] | None
 
 
-class Batch:
+class Batch(Generic[R]):
     """Operations on their way through one transaction.
 
     Parameters:
@@ -74,17 +76,17 @@ class Batch:
         mode: the column of the contract's table.
     """
 
-    def __init__(self, operations: Sequence[Operation], table_of: Callable[[str], Table], mode: Mode) -> None:
+    def __init__(self, operations: Sequence[Operation], table_of: Callable[[str], R], mode: Mode) -> None:
         self.mode = mode
         self._operations = operations
         self._outcomes: list[Outcome | None] = [None] * len(operations)
-        self._items: dict[int, _Item] = {}
+        self._items: dict[int, _Item[R]] = {}
         self._stored: dict[Key, Stored] = {}
-        self.keys: dict[Table, dict[Key, object]] = {}
+        self.keys: dict[R, dict[Key, object]] = {}
         self._rounds: list[list[int]] = []
         self._enter(table_of)
 
-    def _enter(self, table_of: Callable[[str], Table]) -> None:
+    def _enter(self, table_of: Callable[[str], R]) -> None:
         rounds: dict[Key, int] = {}
         for index, operation in enumerate(self._operations):
             table = table_of(operation.key.model)
@@ -126,7 +128,7 @@ class Batch:
             for index, item in self._items.items()
         )
 
-    def load(self, table: Table, rows: Iterable[Row], side_rows: Iterable[Row]) -> None:
+    def load(self, table: R, rows: Iterable[Row], side_rows: Iterable[Row]) -> None:
         """Take what is stored for a table's keys: rows of its ``states``, and of the side table."""
         side = {_text(row[0]): row[1:] for row in side_rows}
         main = {table.id_text(row[0]): row[1:] for row in rows}
@@ -137,7 +139,7 @@ class Batch:
             else:
                 self._stored[key] = stored
 
-    def decide(self, indices: Sequence[int]) -> list[Change]:
+    def decide(self, indices: Sequence[int]) -> list[Change[R]]:
         """Judge a round; what is not to be applied has its outcome after this."""
         changes = []
         for index in indices:
@@ -151,7 +153,7 @@ class Batch:
                 changes.append(Change(index, operation, *self._items[index], over, back, born))
         return changes
 
-    def applied(self, changes: Iterable[Change]) -> None:
+    def applied(self, changes: Iterable[Change[R]]) -> None:
         """These were written."""
         for change in changes:
             operation = change.operation
@@ -159,14 +161,14 @@ class Batch:
             alive = operation.kind is not Kind.DELETE
             self._stored[operation.key] = Stored(operation.version, change.born, alive)
 
-    def refuse(self, change: Change, error: RecordRejected) -> None:
+    def refuse(self, change: Change[R], error: RecordRejected) -> None:
         """The database refused this one."""
         self._outcomes[change.place] = rejected(error)
 
 
-def writes_of(changes: Sequence[Change]) -> list[Writes]:
+def writes_of(changes: Sequence[Change[R]]) -> list[Writes[R]]:
     """The rows of the models' tables that changes come to, sorted by id in each."""
-    by_table: dict[Table, Writes] = {}
+    by_table: dict[R, Writes[R]] = {}
     for change in sorted(changes, key=lambda change: (change.operation.key.model, _order(change.id))):
         table = change.table
         writes = by_table.setdefault(table, Writes(table, [], [], []))
@@ -180,7 +182,7 @@ def writes_of(changes: Sequence[Change]) -> list[Writes]:
     return list(by_table.values())
 
 
-def side_rows_of(changes: Iterable[Change]) -> list[tuple[object, ...]]:
+def side_rows_of(changes: Iterable[Change[R]]) -> list[tuple[object, ...]]:
     """The rows of the side table that changes come to: model, id, version, born, deleted."""
     rows: list[tuple[object, ...]] = [
         (*change.operation.key, change.operation.version, change.born, change.values is None)
@@ -190,14 +192,14 @@ def side_rows_of(changes: Iterable[Change]) -> list[tuple[object, ...]]:
     return sorted(rows, key=lambda row: row[:2])
 
 
-def _item(table: Table, operation: Operation) -> _Item:
+def _item(table: R, operation: Operation) -> _Item[R]:
     if operation.kind in (Kind.INVALIDATE, Kind.RETRACT):
         raise OperationNotSupported(f"{operation.key}: a SQL table forgets nothing")
     values = None if operation.kind is Kind.DELETE else table.values(operation.fields or {})
     return _Item(table, table.id_of(operation.key), values)
 
 
-def _stored(table: Table, row: Row | None, side: Row | None) -> Stored | None:
+def _stored(table: Rows, row: Row | None, side: Row | None) -> Stored | None:
     version, born, deleted = side or (NO_VERSION, NO_VERSION, True)
     if row is None:
         # A row that was deleted behind our back counts as deleted at its version.

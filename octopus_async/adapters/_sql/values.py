@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any, NamedTuple, NoReturn, cast
 
 from octopus_async.record import Value
@@ -16,6 +17,8 @@ Decode = Callable[[Any], Value]
 _MOMENT_LENGTH = len("2026-01-31T12:00:00.000000Z")
 _TIMESTAMP_LENGTH = len("2026-01-31 12:00:00.000000")
 _TIME_LENGTH = len("12:00:00.000000")
+_INTEGER_LIMIT = 1 << 63
+_LARGE_REAL = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?e\+\d+')
 _SECONDS = re.compile(r"(.*\d\d:\d\d:\d\d)(?:\.(\d{1,6})\d*)?\Z", re.DOTALL)
 
 
@@ -44,6 +47,30 @@ def encode_json(value: Value) -> str:
 def decode_json(value: str | bytes) -> Value:
     """JSON text as the nested value. Raises ValueError or RecursionError for anything else."""
     return cast("Value", json.loads(value, parse_constant=_refuse_constant))
+
+
+def encode_jsonb(value: Value) -> str:
+    """A nested value as JSON whose floats jsonb gives back as floats.
+
+    It keeps numbers as decimals: 1e+16 would come back as the integer 10000000000000000.
+    """
+    text = encode_json(value)
+    return _LARGE_REAL.sub(_written_out, text) if "e+" in text else text
+
+
+def decode_jsonb(text: str) -> Value:
+    """The nested value of JSON text; an integer past 64 bits was a float in other hands."""
+    return cast("Value", json.loads(text, parse_int=_integer))
+
+
+def _written_out(match: re.Match[str]) -> str:
+    text = match[0]
+    return text if text.startswith('"') else f"{Decimal(text):f}.0"
+
+
+def _integer(text: str) -> int | float:
+    number = int(text) if len(text) <= len(str(-_INTEGER_LIMIT)) else _INTEGER_LIMIT
+    return number if -_INTEGER_LIMIT <= number < _INTEGER_LIMIT else float(text)
 
 
 def encode_timestamp(value: str) -> str:

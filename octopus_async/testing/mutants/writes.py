@@ -180,16 +180,16 @@ def updates_shown_before_they_are_taken() -> None:
 
 def read_only_mariadb_taken_for_a_rejection() -> None:
     """MariaDB's refusal of all writes is said to be the record's fault."""
-    from octopus_async.adapters import _mysql_errors
+    from octopus_async.adapters._sql import codes
 
-    _mysql_errors._RECORD_FAULTS.add(1290)
+    codes.MYSQL_CODES.record.add(1290)
 
 
 def read_only_postgres_taken_for_a_rejection() -> None:
     """Postgres's refusal of all writes is said to be the record's fault."""
-    from octopus_async.adapters import _postgres_errors
+    from octopus_async.adapters._sql import codes
 
-    _postgres_errors._RECORD_FAULTS.add("25006")
+    codes.POSTGRES_CODES.record.add("25006")
 
 
 def full_disk_taken_for_a_rejection() -> None:
