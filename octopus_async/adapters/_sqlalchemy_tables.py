@@ -62,7 +62,7 @@ LOCK = _for_update(
 """Takes lock rows, in the order of their ids."""
 TOUCH = sa.update(side).where(side.c.model == "", side.c.id == sa.bindparam("lock")).values(deleted=1)
 """Takes the lock of SQLite, which is one for the whole file, before anything is read."""
-LOCKS_THERE = sa.select(side.c.id).where(side.c.model == "", side.c.id.like("lock %"))
+LOCKS_THERE = sa.select(side.c.id).where(side.c.model == "")
 SIDE_STATES = sa.select(side.c.id, side.c.version, side.c.born, side.c.deleted).where(
     side.c.model == sa.bindparam("model"), side.c.id.in_(_ids())
 )

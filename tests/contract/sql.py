@@ -17,13 +17,14 @@ import asyncpg
 from octopus_async.adapters._sql.batch import Batch
 from octopus_async.adapters.mysql import MySQLAdapter
 from octopus_async.adapters.postgres import PostgresAdapter
+from octopus_async.adapters.sqlalchemy import SQLAlchemyAdapter
 from octopus_async.adapters.sqlite import SQLiteAdapter
 from octopus_async.record import Key, Mode, Operation, Outcome, Record
 from octopus_async.schema import Column, Schema, Type
 from octopus_async.testing.operations import Author
 from octopus_async.url import BackendURL
 
-SQLAdapter: TypeAlias = SQLiteAdapter | MySQLAdapter | PostgresAdapter
+SQLAdapter: TypeAlias = SQLiteAdapter | MySQLAdapter | PostgresAdapter | SQLAlchemyAdapter
 Rows: TypeAlias = list[tuple[Any, ...]]
 
 BOOK = Schema(
@@ -94,6 +95,10 @@ class PausedMySQL(Pausing, MySQLAdapter):
 class PausedPostgres(Pausing, PostgresAdapter):
     def _single(self, operation: Operation, mode: Mode) -> Sequence[str] | None:  # noqa: ARG002 - whichever it is
         return None  # in a transaction, which can be paused
+
+
+class PausedSQLAlchemy(Pausing, SQLAlchemyAdapter):
+    pass
 
 
 class MySQLDatabase:
@@ -225,6 +230,30 @@ class PostgresDatabase:
 
     async def cut(self, connection: Any) -> None:  # noqa: ANN401 - of the adapter's pool
         await self.run(f"SELECT pg_terminate_backend({connection.raw.get_server_pid()})")
+
+
+class SQLAlchemyOnMySQL(MySQLDatabase):
+    """Through SQLAlchemy, where it is not behind the adapter's back."""
+
+    scheme = "sqlalchemy+mysql+aiomysql"
+
+    def adapter(self) -> SQLAlchemyAdapter:  # type: ignore[override]
+        return SQLAlchemyAdapter.from_url(replace(self.url, scheme=self.scheme))
+
+    def paused(self) -> PausedSQLAlchemy:  # type: ignore[override]
+        return PausedSQLAlchemy.from_url(replace(self.url, scheme=self.scheme))
+
+
+class SQLAlchemyOnPostgres(PostgresDatabase):
+    """Through SQLAlchemy, where it is not behind the adapter's back."""
+
+    scheme = "sqlalchemy+postgresql+asyncpg"
+
+    def adapter(self) -> SQLAlchemyAdapter:  # type: ignore[override]
+        return SQLAlchemyAdapter.from_url(replace(self.url, scheme=self.scheme))
+
+    def paused(self) -> PausedSQLAlchemy:  # type: ignore[override]
+        return PausedSQLAlchemy.from_url(replace(self.url, scheme=self.scheme))
 
 
 ServerDatabase: TypeAlias = MySQLDatabase | PostgresDatabase

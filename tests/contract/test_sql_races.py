@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import pytest
 
@@ -17,10 +17,11 @@ from octopus_async.testing.contract.subject import record_by
 from octopus_async.testing.operations import Author
 from tests.contract.sql import (
     Books,
-    PausedMySQL,
-    PausedPostgres,
+    MySQLDatabase,
     PostgresDatabase,
     ServerDatabase,
+    SQLAlchemyOnMySQL,
+    SQLAlchemyOnPostgres,
     book,
     opened,
 )
@@ -29,7 +30,20 @@ T = TypeVar("T")
 _A_MOMENT = 0.15  # long enough for a statement that nothing holds up
 
 
-@pytest.fixture(params=["mysql_database", "postgres_database"])
+@pytest.fixture
+def sqlalchemy_on_mysql(mysql_database: MySQLDatabase) -> ServerDatabase:
+    return SQLAlchemyOnMySQL(mysql_database.url)
+
+
+@pytest.fixture
+def sqlalchemy_on_postgres(postgres_database: PostgresDatabase) -> ServerDatabase:
+    return SQLAlchemyOnPostgres(postgres_database.url)
+
+
+NATIVE = ["mysql_database", "postgres_database"]
+
+
+@pytest.fixture(params=[*NATIVE, "sqlalchemy_on_mysql", "sqlalchemy_on_postgres"])
 def database(request: pytest.FixtureRequest) -> ServerDatabase:
     found: ServerDatabase = request.getfixturevalue(request.param)
     return found
@@ -76,7 +90,7 @@ class Gate:
 @asynccontextmanager
 async def paused(
     database: ServerDatabase,
-) -> AsyncGenerator[tuple[Books, PausedMySQL | PausedPostgres]]:
+) -> AsyncGenerator[tuple[Books, Any]]:
     adapter = database.paused()
     adapter.pause()
     async with opened(database, adapter) as books:
@@ -185,6 +199,7 @@ class TestALiveCreateAgainstADelete:
         await gated.open()
         assert await create == [APPLIED]
 
+    @pytest.mark.parametrize("database", NATIVE, indirect=True)  # SQLAlchemy alone takes longer
     async def test_no_delete_starves_beside_creates_that_never_pause(
         self, books: Books, database: ServerDatabase
     ) -> None:
@@ -432,10 +447,11 @@ class TestHistories:
 class TestWithoutItsRule:
     """The tests above would notice: here the rule is broken on purpose."""
 
+    @pytest.mark.parametrize("database", NATIVE, indirect=True)
     async def test_a_create_that_takes_no_lock_brings_the_record_back(
         self, books: Books, database: ServerDatabase, gated: Gate, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        table = books.adapter._tables[books.model]
+        table: Any = books.adapter._tables[books.model]
         table.create = table.create.replace(" LOCK IN SHARE MODE", "")
         with monkeypatch.context() as patch:
             patch.setattr(_postgres_statements, "lock", lambda _keys, exclusive: f"SELECT {exclusive}")
@@ -454,7 +470,7 @@ class TestWithoutItsRule:
     ) -> None:
         created, deleted = create_and_later_delete(books)
         lock = _postgres_statements.lock([created.key], exclusive=False)
-        table = books.adapter._tables[books.model]
+        table: Any = books.adapter._tables[books.model]
         looking = table.create.replace(" WHERE NOT EXISTS", " FROM l WHERE NOT EXISTS")
         table.create = f"WITH l AS MATERIALIZED ({lock}) {looking}"
         async with paused(database) as (other, pause):
@@ -469,6 +485,7 @@ class TestWithoutItsRule:
         assert await books.find(created.key) is not None
 
 
+@pytest.mark.parametrize("database", NATIVE, indirect=True)
 class TestLostConnections:
     async def test_a_batch_whose_connection_breaks_with_its_commit_is_unknown_and_all_or_nothing(
         self, database: ServerDatabase
