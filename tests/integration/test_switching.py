@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,16 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"{primary.scheme}:{server.url.partition(':')[2]}"
 
 
+async def patiently(client: httpx.AsyncClient, path: str, title: str, etag: str) -> httpx.Response:
+    """Change a book, and come back as long as a busy machine has the service ask for that."""
+    async with asyncio.timeout(20):
+        while True:
+            response = await client.put(path, json={"title": title}, headers={"If-Match": etag})
+            if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                return response
+            await asyncio.sleep(0.2)
+
+
 async def test_the_books_service_runs_unchanged(url: str, tmp_path: Path) -> None:
     async with (
         service(url, tmp_path / "journal") as (address, _),
@@ -50,9 +61,9 @@ async def test_the_books_service_runs_unchanged(url: str, tmp_path: Path) -> Non
         assert created.status_code == 201
         path, etag = created.headers["Location"], created.headers["ETag"]
         assert (await client.get(path)).json()["title"] == "A Tale of Two Cities"
-        updated = await client.put(path, json={"title": "Bleak House"}, headers={"If-Match": etag})
+        updated = await patiently(client, path, "Bleak House", etag)
         assert updated.status_code == 200
-        late = await client.put(path, json={"title": "Hard Times"}, headers={"If-Match": etag})
+        late = await patiently(client, path, "Hard Times", etag)
         assert late.status_code == 409
         assert (await client.get(path)).json()["title"] == "Bleak House"
         assert (await client.delete(path)).status_code == 204
