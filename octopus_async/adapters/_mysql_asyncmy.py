@@ -89,7 +89,6 @@ async def connect(address: Address) -> Session:
         password=password_of(address),
         database=address.database,
         charset="utf8mb4",
-        autocommit=None,  # with all the other settings
         conv=_DECODERS,
         client_flag=CLIENT.FOUND_ROWS,
         ssl=address.tls,

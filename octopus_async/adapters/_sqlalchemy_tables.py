@@ -52,8 +52,9 @@ def _ids(name: str = "ids") -> sa.BindParameter[Any]:
     return sa.bindparam(name, expanding=True)
 
 
-def _for_update(select: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
-    return select.with_for_update().with_hint(table, _UPDATE_LOCK, "mssql")
+def _for_update(select: Any, table: sa.Table) -> sa.Select[Any]:  # noqa: ANN401 - of any columns
+    locking: sa.Select[Any] = select.with_for_update().with_hint(table, _UPDATE_LOCK, "mssql")
+    return locking
 
 
 LOCK = _for_update(

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple, Self, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.schema import CreateTable
 
@@ -115,7 +115,7 @@ class SQLAlchemyAdapter(WritingAdapter[CoreTable, Statement, Found, Connection, 
             raise ConfigurationError(f"{url}: needs the package {error.name}: pip install it") from None
         except (ArgumentError, NoSuchModuleError) as error:
             raise ConfigurationError(f"{url}: {error}") from None
-        except sa.exc.InvalidRequestError as error:
+        except InvalidRequestError as error:
             raise ConfigurationError(f"{url}: needs a driver for asyncio: {error}") from None
         adapter = cls(engine, name=name, connections=connections, timeout=url.number("timeout", 5.0))
         adapter._owns = True

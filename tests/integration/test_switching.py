@@ -47,7 +47,7 @@ async def patiently(client: httpx.AsyncClient, path: str, title: str, etag: str)
     async with asyncio.timeout(20):
         while True:
             response = await client.put(path, json={"title": title}, headers={"If-Match": etag})
-            if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            if response.status_code != 503:
                 return response
             await asyncio.sleep(0.2)
 
