@@ -32,7 +32,7 @@ _REPEATS = re.compile(
     r"\[(guarded-(redis_in_cluster|mongodb\b|asyncmy|sqlalchemy_\w+)"
     r"|bare-mongodb-[1-7]\]"  # further random histories
     r"|bare-mongodb-.*-(among others|behind what it meets)"  # each is a write of its own, as alone
-    r"|bare-(asyncmy|sqlalchemy_\w+)-.*-(alone|behind what it meets))"  # the databases' own adapters are tried
+    r"|bare-(asyncmy|sqlalchemy_\w+)-.*-(alone|behind what it meets))"  # their databases have adapters
 )
 
 
