@@ -28,6 +28,7 @@ from octopus_async.errors import (
     RecordNotFound,
     RecordRejected,
     SchemaMismatch,
+    SessionEnded,
     StaleRecord,
     Unavailable,
     WriteUnavailable,
@@ -37,6 +38,7 @@ from octopus_async.journal import FileJournal
 from octopus_async.manager import DaoManager, Statistics
 from octopus_async.model import KeyedModel, Model, uuid7
 from octopus_async.record import Key, Outcome, Status
+from octopus_async.session import Session
 from octopus_async.strategies.plan import Acknowledge, Order
 from octopus_async.strategies.read import Cascade, Hedge, Race, ReadStrategy
 from octopus_async.strategies.receipt import Receipt
@@ -88,6 +90,8 @@ __all__ = [
     "Results",
     "Routing",
     "SchemaMismatch",
+    "Session",
+    "SessionEnded",
     "Settings",
     "StaleRecord",
     "State",

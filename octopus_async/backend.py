@@ -161,6 +161,19 @@ class ScanAdapter(Adapter, Protocol):
 
 
 @runtime_checkable
+class UnitAdapter(Adapter, Protocol):
+    """A backend with transactions, which can apply operations that belong together."""
+
+    async def apply_unit(self, operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:
+        """Apply all operations, or none, as `record.decide_unit` says; one outcome each, in their order.
+
+        No key is among them twice. If the backend refuses one, the others are `record.WITHHELD`.
+        Raises `Unavailable`.
+        """
+        ...
+
+
+@runtime_checkable
 class PeekAdapter(Adapter, Protocol):
     """A backend that can be looked into without a trace."""
 
@@ -209,6 +222,21 @@ class Backend(Protocol):
         """Apply many operations at once, ordered against nothing. Never raises."""
         ...
 
+    @property
+    def has_units(self) -> bool:
+        """Whether it can apply operations together, or none of them."""
+        ...
+
+    def submit_unit(
+        self, operations: Sequence[Operation], mode: Mode, deadline: float
+    ) -> asyncio.Future[Sequence[Outcome]]:
+        """See `UnitAdapter.apply_unit`. The future never raises. The caller holds the keys."""
+        ...
+
+    async def apply_unit(self, operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:
+        """The same without a deadline. Never raises."""
+        ...
+
     def scan(
         self, model: str, *, after: str = "", batch: int = 500, beyond: Record | None = None
     ) -> AsyncIterator[Record]:
@@ -224,12 +252,28 @@ class Run(NamedTuple):
         sequences: the journal's numbers of the entries it stands for, in order.
         provisional: whether the primary may still refuse it.
         at: when the oldest of them was journalled, seconds since 1970.
+        unit: the number of the unit of work of which it is a part; 0 for none.
     """
 
     operation: Operation
     sequences: tuple[int, ...]
     provisional: bool
     at: float
+    unit: int = 0
+
+
+class PendingUnit(NamedTuple):
+    """A unit of work that waits in the journal.
+
+    Attributes:
+        runs: its operations that are owed still, one run each.
+        ready: whether each of them is the first that is owed of its key.
+        broken: whether another of its operations was refused, so that these must not be applied.
+    """
+
+    runs: tuple[Run, ...]
+    ready: bool
+    broken: bool
 
 
 class DeadLetter(NamedTuple):
@@ -328,7 +372,7 @@ class Journal(Protocol):
         ...
 
     def append_unit(
-        self, operations: Sequence[Operation], targets: Sequence[str]
+        self, operations: Sequence[Operation], targets: Sequence[str], *, provisional: bool = False
     ) -> asyncio.Future[Sequence[int]]:
         """Write down operations that belong together: all of them are found again, or none."""
         ...
@@ -355,6 +399,10 @@ class Journal(Protocol):
 
     def runs(self, target: str, limit: int) -> Sequence[Run]:
         """The oldest work owed to ``target``: one run for each of at most ``limit`` keys."""
+        ...
+
+    def unit(self, target: str, run: Run) -> PendingUnit:
+        """The unit of work of which ``run`` is a part."""
         ...
 
     def set_aside(self, target: str, keys: Collection[Key], reason: str) -> None:

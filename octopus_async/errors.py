@@ -21,12 +21,14 @@ OctopusError
 │   └── JournalFull           the cap on bytes or age is reached, or the disk is full
 ├── OperationNotSupported   a backend cannot do that, and says so
 ├── ConfigurationError      the way the library was set up cannot work
-└── ManagerClosed           the manager is not open: not yet, no longer, or in a forked child
+├── ManagerClosed           the manager is not open: not yet, no longer, or in a forked child
+└── SessionEnded            the session's block was left already
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 __all__ = [
     "BackendFailed",
@@ -48,6 +50,7 @@ __all__ = [
     "RecordNotFound",
     "RecordRejected",
     "SchemaMismatch",
+    "SessionEnded",
     "StaleRecord",
     "Unavailable",
     "WriteUnavailable",
@@ -59,7 +62,13 @@ class OctopusError(Exception):
 
 
 class RecordRejected(OctopusError):
-    """The record itself is at fault: trying it again unchanged gives the same answer."""
+    """The record itself is at fault: trying it again unchanged gives the same answer.
+
+    Attributes:
+        causes: of a session, what was wrong with each record, by its key (model, id); else empty.
+    """
+
+    causes: Mapping[tuple[str, str], OctopusError] = MappingProxyType({})
 
 
 class DuplicateRecord(RecordRejected):
@@ -207,3 +216,7 @@ class ConfigurationError(OctopusError):
 
 class ManagerClosed(OctopusError):
     """The manager is not open: not yet, no longer, or the process is a forked child."""
+
+
+class SessionEnded(OctopusError):
+    """The session's block was left already: what it had to write was written, or given up."""

@@ -30,6 +30,7 @@ from octopus_async.model import KeyedModel
 from octopus_async.planner import Planner
 from octopus_async.record import Key, Operation, Record
 from octopus_async.recovery import DebtCollector, Replayer
+from octopus_async.session import Session
 from octopus_async.shipping import Collector, Shipper
 from octopus_async.sink import SINK, SinkAdapter
 from octopus_async.strategies.admission import Admission
@@ -40,6 +41,7 @@ from octopus_async.strategies.plan import Plan
 from octopus_async.strategies.read import ReadStrategy
 from octopus_async.strategies.reader import Reader
 from octopus_async.strategies.receipt import Receipt
+from octopus_async.strategies.unit import UnitWriter
 from octopus_async.strategies.versions import Versions
 from octopus_async.strategies.writer import Draft, Writer
 from octopus_async.tasks import Tasks, to_the_end
@@ -167,6 +169,9 @@ class DaoManager:
             self.events,
             self._tasks.spawn,
         )
+        self._unit_writer = UnitWriter(
+            self._versions, self._locks, self.journal, self._water, self._reader.detach, self._writer
+        )
         self._admission = Admission(settings.max_writes)
         self._daos: dict[type, Dao[Any]] = {}
         self._mappers: dict[str, Mapper[Any]] = {}
@@ -234,6 +239,23 @@ class DaoManager:
         if known is None:
             known = self._daos[kind] = self._make_dao(kind)
         return known
+
+    def session(self, *, atomic: bool = True, timeout: float | None = None) -> Session:
+        """A unit of work: what is changed in its block is written at its end, all of it or nothing.
+
+        ::
+
+            async with octopus.session() as session:
+                account = await session.get_one(Account, number)
+                account.balance -= amount
+                session.create(Transfer(account=number, amount=amount))
+
+        Parameters:
+            atomic: with False each change is a write of its own, all made at the same time; for a
+                primary without transactions.
+            timeout: seconds for what is written at the end; None for the manager's default.
+        """
+        return Session(self, atomic=atomic, timeout=timeout)
 
     async def create_tables(self, *models: type[KeyedModel]) -> None:
         """Create what is missing for these models (or all known ones) in every durable backend.
@@ -573,6 +595,33 @@ class DaoManager:
         self._admission.enter(draft, len(self._tasks))
         work = self._writer.write(plan, draft, deadline)
         return self._tasks.begin(work, lambda: self._admission.leave(draft)).result()
+
+    def write_unit(
+        self, drafts: Sequence[tuple[Plan, Draft]], seconds: float | None
+    ) -> Coroutine[Any, Any, list[tuple[Receipt, Operation]]]:
+        """Write drafts together; goes on when the caller is cancelled."""
+        self.check_open()
+        deadline = self.deadline(seconds)
+        entered: list[Draft] = []
+
+        def leave() -> None:
+            for draft in entered:
+                self._admission.leave(draft)
+
+        try:
+            for _, draft in drafts:
+                self._admission.enter(draft, len(self._tasks))
+                entered.append(draft)
+        except BaseException:
+            leave()
+            raise
+        return self._tasks.begin(self._unit_writer.write(drafts, deadline), leave).result()
+
+    def way_of(self, kind: type[M]) -> tuple[Mapper[M], Plan]:
+        """How models of a class are translated, and where they go. Raises `ConfigurationError`."""
+        self.dao(kind)
+        mapper = self._mappers[_model_name(kind)]
+        return mapper, self.plan_of(mapper.schema.model)
 
     async def _finish_writes(self) -> None:
         await self._tasks.finish(self.settings.close_timeout)

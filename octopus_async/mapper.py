@@ -190,6 +190,16 @@ class Mapper(Generic[M]):
         vars(state).update((name, vars(model)[name]) for name in names)
         return state
 
+    def is_unchanged(self, record: Record, fields: Mapping[str, Value], updated_at: datetime) -> bool:
+        """Whether ``fields``, as encoded at a moment, are what was stored, but for that moment."""
+        stored = record.fields or {}
+        changed = [name for name, value in fields.items() if name not in stored or stored[name] != value]
+        if set(changed) <= {"updated_at"}:
+            return True
+        # Of an older form of the class, or by others: what is stored may be written otherwise today.
+        today, _ = self.encode(self.decode(record), updated_at, create=False)
+        return today == fields
+
     def become(self, model: M, state: M) -> None:
         """Give a model another's fields and stamp; the object stays the same."""
         vars(model).update(vars(state))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple, TypeAlias
 
-from octopus_async.errors import DuplicateRecord, OctopusError, RecordNotFound, StaleRecord
+from octopus_async.errors import DuplicateRecord, OctopusError, RecordNotFound, RecordRejected, StaleRecord
 
 Value: TypeAlias = "bool | int | float | str | Sequence[Any] | Mapping[str, Any] | None"
 """A stored value: what JSON can carry, integers of 64 bits, finite floats."""
@@ -146,6 +146,76 @@ def rejected(error: OctopusError, stored: str | None = None) -> Outcome:
     return Outcome(Status.REJECTED, error, stored)
 
 
+WITHHELD = Outcome(Status.REJECTED)
+"""Of an operation that was not applied because another of its unit of work was not."""
+
+
+def decide_unit(
+    operations: Sequence[Operation], stored: Sequence[Stored | None], mode: Mode
+) -> list[Outcome | None]:
+    """Say what a store must do with operations that belong together: apply all of them, or none.
+
+    As `decide`, one answer each; if one of them is not to be applied live, or is refused at replay, no
+    other answer is None. At replay, when nobody can ask the caller again, ``if_version`` is a condition
+    still, and what is there already was applied with all others: only then is something newer no conflict.
+
+    Parameters:
+        operations: a unit of work, with no key twice.
+        stored: what the store holds for each.
+        mode: LIVE or REPLAY.
+    """
+    found = list(zip(operations, stored, strict=True))
+    late = _decide_late
+    if all(it is not None and it.version >= operation.version for operation, it in found):
+        late = _decide_by_version
+    verdicts = [
+        late(operation, it)
+        if mode is Mode.REPLAY and operation.if_version is not None
+        else decide(operation, it, mode)
+        for operation, it in found
+    ]
+    stops = (Status.REJECTED, Status.SUPERSEDED) if mode is Mode.LIVE else (Status.REJECTED,)
+    if None in verdicts and any(it is not None and it.status in stops for it in verdicts):
+        return [WITHHELD if verdict is None or verdict is APPLIED else verdict for verdict in verdicts]
+    return verdicts
+
+
+def _decide_late(operation: Operation, stored: Stored | None) -> Outcome | None:
+    """A condition at replay, of a unit that was not applied: whatever else is there came in between."""
+    if stored is None or not stored.alive:
+        return rejected(not_found(operation.key), stored and stored.version)
+    if stored.version == operation.version:
+        return APPLIED
+    return None if stored.version == operation.if_version else _rejected_as_stale(operation, stored)
+
+
+def _rejected_as_stale(operation: Operation, stored: Stored) -> Outcome:
+    return rejected(stale(operation.key, stored.version), stored.version)
+
+
+def refusal(errors: Mapping[Key, OctopusError]) -> OctopusError:
+    """The error for a unit of work of which these records were refused, each for its reason.
+
+    What was changed or deleted since it was read is stale, all of it together.
+    """
+    kinds = {StaleRecord if isinstance(it, RecordNotFound) else type(it) for it in errors.values()}
+    names = ", ".join(str(key) for key in errors)
+    refused: RecordRejected
+    if kinds == {StaleRecord}:
+        changed = f"{names} {'was' if len(errors) == 1 else 'were'} changed meanwhile"
+        versions = [getattr(it, "stored_version", None) for it in errors.values()]
+        refused = StaleRecord(
+            f"{changed}; nothing was written: begin a new session, read again, and apply the change",
+            stored_version=versions[0] if len(versions) == 1 else None,
+        )
+    else:
+        reasons = "; ".join(str(it) for it in errors.values())
+        kind = kinds.pop() if len(kinds) == 1 else RecordRejected
+        refused = kind(f"{reasons}. Nothing was written")  # type: ignore[assignment]  # they are rejections
+    refused.causes = {key: error for key, error in errors.items()}  # noqa: C416 - of keys that are any pair
+    return refused
+
+
 def decide(operation: Operation, stored: Stored | None, mode: Mode) -> Outcome | None:
     """Say what a store that holds ``stored`` must do with ``operation``.
 
@@ -187,7 +257,7 @@ def _decide_conditional(operation: Operation, stored: Stored | None, wanted: str
     if stored is None or not stored.alive:
         return rejected(not_found(operation.key), stored and stored.version)
     if stored.version != wanted:
-        return rejected(stale(operation.key, stored.version), stored.version)
+        return _rejected_as_stale(operation, stored)
     return _decide_by_version(operation, stored)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from octopus_async.backend import Backend, Journal, Run
+from octopus_async.backend import Backend, Journal, PendingUnit, Run
 from octopus_async.clock import version_after, writer_of
-from octopus_async.errors import JournalError, OctopusError, Unavailable
+from octopus_async.errors import JournalError, OctopusError, RecordRejected, Unavailable
 from octopus_async.events import (
     DeadLettered,
     Events,
@@ -18,7 +18,7 @@ from octopus_async.events import (
     ReplayProgressed,
     ReplayStarted,
 )
-from octopus_async.record import NOT_TAKEN, Key, Kind, Mode, Operation, Outcome, Status
+from octopus_async.record import NOT_TAKEN, WITHHELD, Key, Kind, Mode, Operation, Outcome, Status
 from octopus_async.strategies.debts import CacheDebts
 from octopus_async.strategies.keys import KeyLocks
 from octopus_async.strategies.lowwater import LowWater
@@ -35,7 +35,9 @@ _DEBTS_AT_ONCE = 500
 _LOOK_AHEAD = 1024
 _EVERYTHING = sys.maxsize
 _FOR_PRIMARY = ""  # as the reason for setting a key aside; any other is the name of a model
+_FOR_OTHERS = "\0"  # of a unit of work: something else comes first at one of its keys
 _BEFORE = 3600.0  # far longer than a write takes from its version to the journal
+_BROKEN = "it belongs to a session of which another record was refused"
 _EXPIRED = "older than tombstones are kept: replaying it could bring a deleted record back"
 
 
@@ -100,7 +102,7 @@ class Replayer:
     @property
     def waiting(self) -> set[str]:
         """The models whose operations wait: nobody asked for them yet, or their tables do not fit."""
-        return self._aside - {_FOR_PRIMARY}
+        return self._aside - {_FOR_PRIMARY, _FOR_OTHERS}
 
     def wake(self) -> None:
         """There may be work, or the backend may be writable again."""
@@ -161,12 +163,19 @@ class Replayer:
         try:
             done = 0
             now = self._wall()
+            sound: list[Run] = []
             for run in runs:
                 if now - run.at > self._retention:
                     done += await self._bury(run, _EXPIRED, JournalError.__name__)
-            fresh = [run for run in runs if now - run.at <= self._retention]
+                elif self._is_broken(run):
+                    done += await self._bury(run, _BROKEN, RecordRejected.__name__)
+                else:
+                    sound.append(run)
+            alone = [run for run in sound if not self._is_unit(run)]
             for mode in (Mode.REPLAY, Mode.MIRROR):
-                done += await self._apply([run for run in fresh if self._mode(run) is mode], mode)
+                done += await self._apply([run for run in alone if self._mode(run) is mode], mode)
+            for unit in _units_of(run for run in sound if self._is_unit(run)):
+                done += await self._apply_unit(unit)
             return done
         finally:
             for run in runs:
@@ -178,6 +187,24 @@ class Replayer:
         runs = sorted(runs, key=lambda run: run.operation.key)
         outcomes = await self.backend.apply([run.operation for run in runs], mode)
         return await self._conclude(runs, outcomes)
+
+    async def _apply_unit(self, runs: Sequence[Run]) -> int:
+        outcomes = await self.backend.apply_unit([run.operation for run in runs], Mode.REPLAY)
+        # Those at fault first, for whose sake the replay may pause before it gives the others up.
+        pairs = sorted(zip(runs, outcomes, strict=True), key=lambda pair: pair[1].error is None)
+        return await self._conclude([run for run, _ in pairs], [outcome for _, outcome in pairs])
+
+    def _is_unit(self, run: Run) -> bool:
+        """Whether it is applied with others or not at all; replicas look at each version alone."""
+        return run.unit != 0 and self.backend.has_units and self._mode(run) is Mode.REPLAY
+
+    def _is_broken(self, run: Run) -> bool:
+        return self._is_unit(run) and self._journal.unit(self.backend.name, run).broken
+
+    def _together(self, run: Run) -> PendingUnit:
+        """What is applied together with a run: itself, or its unit of work."""
+        unit = self._journal.unit(self.backend.name, run) if self._is_unit(run) else None
+        return PendingUnit((run,), ready=True, broken=False) if unit is None or unit.broken else unit
 
     def _mode(self, run: Run) -> Mode:
         plan = self._plan_of(run.operation.key.model)
@@ -196,34 +223,53 @@ class Replayer:
             await asyncio.sleep(0)
         if taken or not blocked:
             return taken
-        # Only keys that are being written are left: get in line for one, so that it can leave too.
-        key = blocked[0]
-        await self._locks.acquire(key)
-        for run in self._journal.runs(name, limit):
+        # Only keys that are being written are left: get in line for them, so that they can leave too.
+        keys = blocked[0]
+        held: list[Key] = []
+        try:
+            for key in keys:
+                await self._locks.acquire(key)
+                held.append(key)
             # The write that was waited for may have joined the run, and wait for the primary itself.
-            if run.operation.key == key and self._must_wait(key) is None:
-                return [run]
-        self._locks.release(key)
-        return []
+            again = [run for run in self._journal.runs(name, limit) if run.operation.key in keys]
+            chosen, _ = self._choose(again, held) if again else ([], [])
+            held = [key for key in held if key not in {run.operation.key for run in chosen}]
+            return chosen
+        finally:
+            for key in held:
+                self._locks.release(key)
 
-    def _choose(self, runs: Sequence[Run]) -> tuple[list[Run], list[Key]]:
-        """The runs to replay now, their keys held, and the keys that others hold."""
+    def _choose(
+        self, runs: Sequence[Run], held: Collection[Key] = ()
+    ) -> tuple[list[Run], list[Sequence[Key]]]:
+        """The runs to replay now, their keys held, and the keys that others hold, of each of the rest.
+
+        Parameters:
+            runs: the oldest, one for each key.
+            held: keys that are held already.
+        """
         taken: list[Run] = []
-        blocked: list[Key] = []
+        blocked: list[Sequence[Key]] = []
         waiting: dict[str, list[Key]] = {}
+        units: set[int] = set()
         room = self.backend.capabilities.batch_bytes
         for run in runs:
-            key = run.operation.key
-            reason = self._must_wait(key)
-            if reason is not None:
-                waiting.setdefault(reason, []).append(key)
-            elif self._locks.try_acquire(key):
-                taken.append(run)
-                room -= len(run.operation.payload or b"")
-                if room <= 0 or len(taken) == self._limit:
+            if run.unit in units:
+                continue
+            together = self._together(run)
+            if len(together.runs) > 1:
+                units.add(run.unit)
+            keys = sorted(it.operation.key for it in together.runs)
+            reason = next((it for it in map(self._must_wait, keys) if it is not None), None)
+            if reason is not None or not together.ready:
+                waiting.setdefault(_FOR_OTHERS if reason is None else reason, []).append(run.operation.key)
+            elif self._locks.try_acquire_all([key for key in keys if key not in held]):
+                taken += together.runs
+                room -= sum(len(it.operation.payload or b"") for it in together.runs)
+                if room <= 0 or len(taken) >= self._limit:
                     break
             else:
-                blocked.append(key)
+                blocked.append(keys)
         for reason, keys in waiting.items():
             self._set_aside(keys, reason)
         return taken, blocked
@@ -248,6 +294,8 @@ class Replayer:
         for reason in list(self._aside):
             if reason == _FOR_PRIMARY:
                 self._journal.bring_back(self.backend.name, reason, _LOOK_AHEAD)
+            elif reason == _FOR_OTHERS:
+                self._journal.bring_back(self.backend.name, reason, _EVERYTHING)
             elif self._plan_of(reason) is not None:
                 self._aside.discard(reason)
                 self._journal.bring_back(self.backend.name, reason, _EVERYTHING)
@@ -265,7 +313,7 @@ class Replayer:
                 done.append(run)
                 known.append(_as_known(run.operation, outcome))
             elif outcome.status is Status.REJECTED and self.paused is None:
-                buried += await self._reject(run, outcome.error)
+                buried += await self._reject(run, outcome)
             elif isinstance(outcome.error, Unavailable) and outcome.error.alive:
                 # This model's table does not fit: the others need not wait for it.
                 self._unfit.add(run.operation.key.model)
@@ -307,7 +355,10 @@ class Replayer:
             ):
                 await self._water.distrust(key.model, run.at - _BEFORE)
 
-    async def _reject(self, run: Run, error: OctopusError | None) -> int:
+    async def _reject(self, run: Run, outcome: Outcome) -> int:
+        if outcome is WITHHELD:
+            return await self._bury(run, _BROKEN, RecordRejected.__name__)
+        error = outcome.error
         self._in_a_row += 1
         if self._in_a_row > _REJECTIONS_IN_A_ROW:
             self.paused = f"{_REJECTIONS_IN_A_ROW} rejections in a row, and then: {error}"
@@ -354,6 +405,13 @@ class Replayer:
             for cache in caches:
                 owed.setdefault(cache.name, (cache, []))[1].append(operation)
         return list(owed.values())
+
+
+def _units_of(runs: Iterable[Run]) -> Iterable[list[Run]]:
+    units: dict[int, list[Run]] = {}
+    for run in runs:
+        units.setdefault(run.unit, []).append(run)
+    return units.values()
 
 
 def _as_known(operation: Operation, outcome: Outcome) -> Operation:

@@ -26,6 +26,7 @@ from octopus_async.record import (
     Stored,
     born_after,
     decide,
+    decide_unit,
     rejected,
 )
 from octopus_async.schema import Schema
@@ -148,6 +149,17 @@ class MemoryAdapter:
         """Apply operations; a cache looks at versions alone, whatever the mode."""
         self._check_open()
         return [self.apply_now(operation, mode) for operation in operations]
+
+    async def apply_unit(self, operations: Sequence[Operation], mode: Mode) -> list[Outcome]:
+        """Apply all operations or none of them, of a durable backend."""
+        self._check_open()
+        entries = [self._entries.get(operation.key) for operation in operations]
+        found = [None if entry is None else _stored(entry.cell) for entry in entries]
+        verdicts = decide_unit(operations, found, mode)
+        return [
+            self._decide(operation, Mode.MIRROR) if verdict is None else verdict
+            for operation, verdict in zip(operations, verdicts, strict=True)
+        ]
 
     def apply_now(self, operation: Operation, mode: Mode) -> Outcome:
         """See `InProcessAdapter`."""

@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import sqlite3
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple, Self, TypeVar
 
 from octopus_async.adapters._sql import layout
@@ -194,6 +194,23 @@ class SQLiteAdapter(TextAdapter[Found]):
         """Apply operations in one transaction. Raises `Unavailable`; then none of them was applied."""
         return await self._run(self._writer, lambda raw, job: self._apply(raw, job, operations, mode))
 
+    async def apply_unit(self, operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:
+        """Apply all operations or none of them. Raises `Unavailable`."""
+        return await self._run(self._writer, lambda raw, job: self._apply_unit(raw, job, operations, mode))
+
+    def _apply_unit(
+        self, raw: sqlite3.Connection, job: Job, operations: Sequence[Operation], mode: Mode
+    ) -> list[Outcome]:
+        # First all together, as one may free a value that another takes; then one by one, to say who it is.
+        try:
+            return self._attempt(raw, job, Batch(operations, self._table, mode, whole=True), singly=False)
+        except RecordRejected:
+            pass
+        try:
+            return self._attempt(raw, job, Batch(operations, self._table, mode, whole=True), singly=True)
+        except RecordRejected as error:  # by what is checked at the commit alone
+            return [rejected(error) for _ in operations]
+
     def _apply(
         self, raw: sqlite3.Connection, job: Job, operations: Sequence[Operation], mode: Mode
     ) -> list[Outcome]:
@@ -229,13 +246,15 @@ class SQLiteAdapter(TextAdapter[Found]):
     def _attempt(
         self, raw: sqlite3.Connection, job: Job, batch: Batch[Table], *, singly: bool
     ) -> list[Outcome]:
-        with self._transaction(raw, job):
+        with suppress(_WithheldError), self._transaction(raw, job):
             for table, keys in batch.keys.items():
                 _load(raw, batch, table, list(keys.values()))
             for indices in batch.rounds:
                 changes = batch.decide(indices)
                 for part in ([change] for change in changes) if singly else (changes,):
                     self._settle(raw, batch, part, singly=singly)
+            if batch.withholds:
+                raise _WithheldError
         return batch.outcomes
 
     def _settle(
@@ -285,6 +304,10 @@ class SQLiteAdapter(TextAdapter[Found]):
             raise
         except Exception as error:
             raise translate(error, self.name, sent=job.committing) from error
+
+
+class _WithheldError(Exception):
+    """Ends a transaction of which nothing is to be kept."""
 
 
 def _set_up_reader(raw: sqlite3.Connection, _: Job) -> None:

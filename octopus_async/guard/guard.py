@@ -23,6 +23,7 @@ from octopus_async.backend import (
     InstantReader,
     PeekAdapter,
     ScanAdapter,
+    UnitAdapter,
 )
 from octopus_async.errors import (
     BackendFailed,
@@ -41,6 +42,7 @@ from octopus_async.guard.policy import BreakerPolicy, GuardPolicy
 from octopus_async.guard.preparation import Preparation
 from octopus_async.guard.prober import Prober
 from octopus_async.guard.split import batches, by_model, parts
+from octopus_async.guard.unit import UnitCall
 from octopus_async.record import NOT_TAKEN, Key, Miss, Mode, Operation, Outcome, Record, failed
 from octopus_async.schema import Schema
 
@@ -110,6 +112,7 @@ class Guard:
             lambda _: failed(self._queue_full()),
             LaneLimits(capabilities.write_batch, capabilities.batch_bytes, capabilities.write_concurrency),
         )
+        self._units: set[asyncio.Task[None]] = set()
         self._fill_lane = Lane["tuple[Record, Miss]", None](
             self._run_fills,
             lambda _, _sent: None,
@@ -156,6 +159,27 @@ class Guard:
         if self._in_process is not None and self._is_open:
             return _done(self._in_process.apply_now(operation, mode))
         return self._write_lane.add(operation, operation.key, mode, len(operation.payload or b""), deadline)
+
+    @property
+    def has_units(self) -> bool:
+        """Whether it can apply operations together, or none of them."""
+        return self.capabilities.transactional and isinstance(self.adapter, UnitAdapter)
+
+    def submit_unit(
+        self, operations: Sequence[Operation], mode: Mode, deadline: float
+    ) -> asyncio.Future[Sequence[Outcome]]:
+        """Apply all operations or none, in a physical call of their own."""
+        if not self.writes.passes:
+            return _done([failed(self._circuit_open("writes", self.writes))] * len(operations))
+        call = UnitCall(
+            len(operations),
+            deadline,
+            lambda begun: self._write_lane.bulk(lambda: begun(self._run_unit(operations, mode))),
+            lambda sent: failed(self._too_late(sent=sent)),
+        )
+        self._units.add(call.task)
+        call.task.add_done_callback(self._units.discard)
+        return call.future
 
     def fill(self, record: Record, lease: Miss) -> None:
         """Offer a record to a cache; dropped when the cache is busy or unwell."""
@@ -210,6 +234,7 @@ class Guard:
             await asyncio.wait(probes, timeout=self.policy.timeout)
         lanes = (self._read_lane, self._write_lane, self._fill_lane)
         await asyncio.gather(*(lane.close(self.policy.timeout) for lane in lanes))
+        await self._end_units()
         self._is_open = False
         self._models.forget()
         try:
@@ -262,6 +287,10 @@ class Guard:
             outcomes += await self._write_lane.bulk(lambda part=part: self._run_writes(part, mode))  # type: ignore[misc]
         return outcomes
 
+    async def apply_unit(self, operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:
+        """Apply all operations or none, in one physical call; one outcome each, raising nothing."""
+        return await self._write_lane.bulk(lambda: self._run_unit(operations, mode))
+
     def scan(
         self, model: str, *, after: str = "", batch: int = 500, beyond: Record | None = None
     ) -> AsyncIterator[Record]:
@@ -307,6 +336,32 @@ class Guard:
             )
         except Unavailable as error:
             return [failed(error)] * len(operations)
+
+    async def _run_unit(self, operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:
+        try:
+            return await self._guarded(
+                self.writes, "writes", lambda: self._apply_unit(operations, mode), _verdict
+            )
+        except Unavailable as error:
+            return [failed(error)] * len(operations)
+
+    async def _apply_unit(self, operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:
+        if not isinstance(self.adapter, UnitAdapter):
+            message = f"backend {self.name} has no transactions"
+            raise BackendFailed(message, backend=self.name, sent=False)
+        keys = [operation.key for operation in operations]
+        await self._models.ensure({key.model for key in keys})
+        outcomes = await self._watched(self.adapter.apply_unit(operations, mode), keys)
+        self._models.judge(keys, outcomes)
+        return outcomes
+
+    async def _end_units(self) -> None:
+        if self._units:
+            await asyncio.wait(self._units, timeout=self.policy.timeout)
+        for task in list(self._units):
+            task.cancel()
+        if self._units:
+            await asyncio.wait(self._units, timeout=self.policy.timeout)
 
     async def _run_fills(self, items: Sequence[tuple[Record, Miss]], _: object) -> Sequence[None]:
         adapter = cast("CacheAdapter", self.adapter)

@@ -9,7 +9,7 @@ from octopus_async.errors import JournalError
 from octopus_async.journal.batch import read_batches
 from octopus_async.journal.disk import Disk
 from octopus_async.journal.format import FORMAT, Dead, Done, Drop, Header, Line, Raw, Unit
-from octopus_async.journal.item import item_of_raw
+from octopus_async.journal.item import Item, item_of_raw
 from octopus_async.journal.letters import Letter, Letters
 from octopus_async.journal.overlay import Overlay
 from octopus_async.journal.root import unknown_format
@@ -129,12 +129,12 @@ class Contents:
 
     def _apply(self, line: Line, segment: Segment) -> None:
         if isinstance(line, Unit):
-            for place, raw in enumerate(line.entries):
-                self._add(segment, line.sequence + place, raw, unit=True)
+            self._add_unit(line, segment)
         elif isinstance(line, Done):
             for first, last in line.ranges:
                 self.overlay.strike(line.target, first, last)
         elif isinstance(line, Dead):
+            self.overlay.units.shatter(line.entry)
             for target in line.targets:
                 self.overlay.strike(target, line.entry, line.entry)
             self._newest = max(self._newest, line.raw.version)
@@ -145,17 +145,28 @@ class Contents:
             self.letters.remove(line.retries or 0)
             self._add(segment, line.sequence, line.raw)
 
-    def _add(self, segment: Segment, sequence: int, raw: Raw, *, unit: bool = False) -> None:
+    def _add_unit(self, line: Unit, segment: Segment) -> None:
+        """A unit of which an entry cannot be understood must not be applied without it."""
+        items = [
+            self._add(segment, line.sequence + place, raw, unit=True)
+            for place, raw in enumerate(line.entries)
+        ]
+        self.overlay.bind(line.sequence, [b"" if item is None else item.key for item in items])
+        if None in items:
+            self.overlay.units.shatter(line.sequence)
+
+    def _add(self, segment: Segment, sequence: int, raw: Raw, *, unit: bool = False) -> Item | None:
         try:
             item = item_of_raw(raw, unit=unit)
         except (ValueError, JournalError) as error:
             problem = f"entry {sequence} cannot be understood, so its file is kept as it is: {error}"
             self.damage.append(Damage(segment.number, 0, 0, problem, tail=False))
             segment.spared = True
-            return
+            return None
         if item.shared:
             self.overlay.add(sequence, item)
         self._newest = max(self._newest, raw.version)
+        return item
 
 
 def _last_checkpoint(peeks: dict[int, Peek]) -> Header | None:

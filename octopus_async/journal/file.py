@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic_core import to_json
 
-from octopus_async.backend import DeadLetter, JournalStatistics, Run
+from octopus_async.backend import DeadLetter, JournalStatistics, PendingUnit, Run
 from octopus_async.errors import ConfigurationError, JournalError, JournalFull, JournalLocked, ManagerClosed
 from octopus_async.events import Event, Events, JournalAdopted, JournalFailed
 from octopus_async.journal.adopt import Adopted
@@ -188,7 +188,7 @@ class FileJournal:
         return future
 
     def append_unit(
-        self, operations: Sequence[Operation], targets: Sequence[str]
+        self, operations: Sequence[Operation], targets: Sequence[str], *, provisional: bool = False
     ) -> asyncio.Future[Sequence[int]]:
         """See `Journal.append_unit`."""
         self._check()
@@ -197,8 +197,11 @@ class FileJournal:
             self._admit(operations, targets)
             at = self._wall()
             operations = [_encoded(operation) for operation in operations]
-            items = [item_of(operation, targets, at, unit=True) for operation in operations]
-            rest = encode_unit(operations, at, targets)
+            items = [
+                item_of(operation, targets, at, provisional=provisional, unit=True)
+                for operation in operations
+            ]
+            rest = encode_unit(operations, at, targets, provisional=provisional)
         except JournalError as error:
             future.set_exception(error)
         else:
@@ -235,6 +238,11 @@ class FileJournal:
         """See `Journal.runs`."""
         self._check()
         return self._overlay.runs(target, limit)
+
+    def unit(self, target: str, run: Run) -> PendingUnit:
+        """See `Journal.unit`."""
+        self._check()
+        return self._overlay.unit(target, run.sequences[0])
 
     def set_aside(self, target: str, keys: Collection[Key], reason: str) -> None:
         """See `Journal.set_aside`."""
@@ -359,6 +367,7 @@ class FileJournal:
         return number
 
     def _add_all(self, items: Sequence[Item], number: int, segment: int) -> Sequence[int]:
+        self._overlay.bind(number, [item.key for item in items])
         return [self._add(item, number + place, segment) for place, item in enumerate(items)]
 
     async def _adopt(self) -> int:

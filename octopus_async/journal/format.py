@@ -241,9 +241,14 @@ def encode_operation(
     )
 
 
-def encode_unit(operations: Sequence[Operation], at: float, targets: Sequence[str]) -> bytes:
+def encode_unit(
+    operations: Sequence[Operation], at: float, targets: Sequence[str], *, provisional: bool = False
+) -> bytes:
     """The members of a line that hold operations that belong together. Raises JournalError."""
-    inner = b",".join(b"{" + encode_operation(operation, at, targets)[1:] + b"}" for operation in operations)
+    inner = b",".join(
+        b"{%s}" % encode_operation(operation, at, targets, provisional=provisional)[1:]
+        for operation in operations
+    )
     if len(inner) > MOST_BYTES // 2:
         raise JournalError(f"a unit of {len(operations)} operations does not fit on a line of the journal")
     return b',"unit":[%s]' % inner

@@ -141,6 +141,7 @@ class DeadLetterOffice:
     ) -> None:
         letter.segment = segment
         folder.letters.add(letter)
+        self._overlay.units.shatter(letter.entry)
         for target in owing:
             self._overlay.finish(target, key, [letter.entry])
             self._settlements.refused(letter, target)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TypeAlias
 
-from octopus_async.backend import Run
+from octopus_async.backend import PendingUnit, Run
 from octopus_async.journal.batch import Batch
 from octopus_async.journal.coalesce import Pending, alone, coalesce
 from octopus_async.journal.format import Range, ranges_of
@@ -28,6 +28,7 @@ from octopus_async.journal.item import (
 )
 from octopus_async.journal.queue import KeyQueue
 from octopus_async.journal.traits import TRAITS, index_of, index_without
+from octopus_async.journal.units import Units
 from octopus_async.record import Operation
 
 Blobs: TypeAlias = "Blob | tuple[Blob, ...] | HotKey"
@@ -69,6 +70,7 @@ class Overlay:
         self._pages: dict[int, array[int]] = {}
         self._targets: dict[str, _Target] = {}
         self._owing: dict[int, list[_Target]] = {}
+        self.units = Units()
 
     def add(self, sequence: int, item: Item) -> None:
         """Take in an entry that is owed to somebody."""
@@ -82,6 +84,21 @@ class Overlay:
             if key not in shard:
                 target.queue.put(key)
         self._keep(shard, key, blob_of(sequence, item), index)
+
+    def bind(self, sequence: int, keys: Sequence[bytes]) -> None:
+        """The entries of these keys, numbered from ``sequence`` on, belong together."""
+        self.units.bind(sequence, keys)
+
+    def unit(self, target: str, sequence: int) -> PendingUnit:
+        """What ``target`` owes of the unit of work of which an entry is a part."""
+        runs: list[Run] = []
+        ready = True
+        for number, key in self.units.members(sequence):
+            if self.is_owed(number, target):
+                first = next(self.entries(key, target))
+                ready = ready and sequence_of(first.blob) == number
+                runs.append(alone(key, first)._replace(unit=self.units.of(number)))
+        return PendingUnit(tuple(runs), ready, self.units.is_broken(sequence))
 
     def add_batch(self, batch: Batch) -> None:
         """Take in many entries at once."""
@@ -158,12 +175,14 @@ class Overlay:
             if last is None:
                 continue
             passed.append(key)
-            if key not in seen:
+            if key not in seen and not self.units.holds_back(key):
                 seen.add(key)
                 if blobs is last.blob:
-                    runs.append(alone(key, last))
+                    run = alone(key, last)
                 else:
-                    runs.append(coalesce(key, islice(self.entries(key, target), _MOST_IN_RUN)))
+                    run = coalesce(key, islice(self.entries(key, target), _MOST_IN_RUN))
+                unit = self.units.of(run.sequences[0])
+                runs.append(run._replace(unit=unit) if unit else run)
         queue.put_back(passed)
         return runs
 
@@ -276,10 +295,11 @@ class Overlay:
 
     def absorb(self, other: Overlay) -> Iterator[None]:
         """Take in everything of another overlay; pauses now and then, so that others can run."""
-        for count, (key, (blob, traits)) in enumerate(other.all()):
-            self.add(sequence_of(blob), item_of_blob(key, blob, index_of(traits)))
-            if not count % _PAGE:
-                yield
+        with self.units.taken_over(other.units):
+            for count, (key, (blob, traits)) in enumerate(other.all()):
+                self.add(sequence_of(blob), item_of_blob(key, blob, index_of(traits)))
+                if not count % _PAGE:
+                    yield
 
     def _target(self, name: str) -> _Target:
         target = self._targets.get(name)
@@ -357,6 +377,7 @@ class Overlay:
         page[slot] = index_without(page[slot], target)
         self._targets[target].owed -= 1
         if not page[slot]:
+            self.units.forget(sequence)
             self.pending -= 1
             page[_PAGE] -= 1
             if not page[_PAGE]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Collection
 from typing import Any
 
 from octopus_async.errors import BackendTimeout
@@ -36,6 +37,13 @@ class KeyLocks:
         if key in self._held:
             return False
         self._held[key] = None
+        return True
+
+    def try_acquire_all(self, keys: Collection[Key]) -> bool:
+        """Take all these locks if nobody has any of them."""
+        if any(key in self._held for key in keys):
+            return False
+        self._held.update(dict.fromkeys(keys))
         return True
 
     async def acquire(self, key: Key, deadline: float | None = None) -> None:

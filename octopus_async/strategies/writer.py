@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from octopus_async.backend import Backend, Journal
 from octopus_async.clock import is_version, version_after, version_before
@@ -41,12 +41,14 @@ from octopus_async.strategies.plan import Acknowledge, Order, Plan
 from octopus_async.strategies.receipt import Receipt
 from octopus_async.strategies.versions import Versions
 
-_REISSUES = 8
+REISSUES = 8
 _FALLBACK_SHARE = 0.25
 _FALLBACK_SECONDS = 0.5
-_PERHAPS = "It may still be applied later."
+PERHAPS = "It may still be applied later."
 
+T = TypeVar("T")
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
+Spreading: TypeAlias = "asyncio.Future[JournalError | None] | None"
 
 
 class Draft(NamedTuple):
@@ -122,7 +124,7 @@ class Writer:
         try:
             await self._locks.acquire(draft.key, deadline)
         except Unavailable as error:
-            raise _unavailable(draft.key, {plan.primary.name: error}) from None
+            raise unavailable(draft.key, {plan.primary.name: error}) from None
         try:
             self._detach(draft.key)
             return await self._write_held(plan, draft, deadline)
@@ -134,7 +136,7 @@ class Writer:
         passage = Passage()
         if plan.replicas:
             passage = await self._water.enter(draft.key.model, deadline)
-        for _ in range(_REISSUES):
+        for _ in range(REISSUES):
             operation = draft.at(await self._versions.issue(deadline))
             attempt = Attempt(plan, draft, operation, passage)
             outcome = await self._ask_primary(attempt, deadline)
@@ -149,14 +151,14 @@ class Writer:
                 self._versions.overtaken(outcome.stored, plan.primary.name)
                 passage.end()
                 self._compensate(attempt, deadline)
-                self._correct(attempt, outcome.stored, deadline)
+                self.correct(attempt, outcome.stored, deadline)
                 raise outcome.error or OctopusError(f"{plan.primary.name} refused {draft.key}")
             if outcome.status in NOT_TAKEN:
                 return await self._fall_back(attempt, outcome, deadline), attempt.operation
             return await self._acknowledge(attempt, deadline), operation
         passage.end()
-        message = f"{draft.key}: {plan.primary.name} held something newer {_REISSUES} times in a row"
-        raise _unavailable(draft.key, {plan.primary.name: BackendFailed(message, backend=plan.primary.name)})
+        message = f"{draft.key}: {plan.primary.name} held something newer {REISSUES} times in a row"
+        raise unavailable(draft.key, {plan.primary.name: BackendFailed(message, backend=plan.primary.name)})
 
     async def _ask_primary(self, attempt: Attempt, deadline: float) -> Outcome:
         plan, operation = attempt.plan, attempt.operation
@@ -164,28 +166,33 @@ class Writer:
         waiting = None if journal is None else journal.newest(operation.key, plan.primary.name)
         if journal is not None and waiting is not None:
             attempt.doubtful |= journal.doubts(plan.primary.name, operation.key)
-            return _judge_behind(attempt, waiting)
+            return judge_behind(attempt, waiting)
         # In an outage another process may delete the record, or may have.
         attempt.doubtful |= operation.kind is Kind.UPDATE
         noted = None if journal is None else journal.noted(plan.primary.name, operation.key)
         attempt.send(attempt.at_once(), deadline)
-        now = asyncio.get_running_loop().time()
-        reserve = min(_FALLBACK_SECONDS, _FALLBACK_SHARE * (deadline - now))
-        outcome = await plan.primary.submit(operation, Mode.LIVE, deadline - reserve)
+        outcome = await plan.primary.submit(operation, Mode.LIVE, with_reserve(deadline))
         if noted is not None:
             # A crash right after the acknowledgement must not bring back what the journal held before.
             await asyncio.wait([noted], timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
         return outcome
 
     async def _acknowledge(self, attempt: Attempt, deadline: float) -> Receipt:
-        plan, operation = attempt.plan, attempt.operation
+        return await self.confirmed(attempt, self.spread(attempt, deadline))
+
+    def spread(self, attempt: Attempt, deadline: float) -> Spreading:
+        """The primary has it: tell all the others. Gives what `confirmed` waits for."""
         attempt.send(attempt.not_asked(), deadline)
-        answered = self._follow_up(attempt)
-        if plan.acknowledge is Acknowledge.ALL and answered is not None:
-            missing = await answered
+        return self._follow_up(attempt)
+
+    async def confirmed(self, attempt: Attempt, spreading: Spreading) -> Receipt:
+        """The receipt, as soon as the plan says so. Raises `WriteUnavailable`: only the primary has it."""
+        plan, operation = attempt.plan, attempt.operation
+        if plan.acknowledge is Acknowledge.ALL and spreading is not None:
+            missing = await spreading
             if missing is not None:
-                causes = _causes(attempt, missing)
-                raise _unavailable(operation.key, causes, f"Backend {plan.primary.name} has it.")
+                causes = causes_of(attempt, missing)
+                raise unavailable(operation.key, causes, f"Backend {plan.primary.name} has it.")
         return Receipt(operation.key, operation.version, plan.primary.name, attempt.outcomes)
 
     async def _fall_back(self, attempt: Attempt, outcome: Outcome, deadline: float) -> Receipt:
@@ -194,19 +201,25 @@ class Writer:
         if journal is None or refusal is not None:
             attempt.passage.end(doubt=outcome.status is Status.UNKNOWN)
             self._compensate(attempt, deadline)
-            raise _unavailable(operation.key, _causes(attempt, refusal), _claim(outcome))
+            raise unavailable(operation.key, causes_of(attempt, refusal), claim_of(outcome))
         names = plan.journalled_for
-        provisional = attempt.doubtful
         try:
-            sequence = await _in_time(journal.append(operation, names, provisional=provisional), deadline)
+            sequence = await in_time(journal.append(operation, names, provisional=attempt.doubtful), deadline)
         except JournalError as error:
             attempt.passage.end(doubt=outcome.status is Status.UNKNOWN)
             self._compensate(attempt, deadline)
             # Only a journal that was full has certainly not kept it.
-            claim = _claim(outcome) if isinstance(error, JournalFull) else _PERHAPS
-            raise _unavailable(operation.key, _causes(attempt, error), claim) from error
+            claim = claim_of(outcome) if isinstance(error, JournalFull) else PERHAPS
+            raise unavailable(operation.key, causes_of(attempt, error), claim) from error
+        return self.journalled(attempt, journal, sequence, names, deadline)
+
+    def journalled(
+        self, attempt: Attempt, journal: Journal, sequence: int, names: Sequence[str], deadline: float
+    ) -> Receipt:
+        """The journal has it: tell the caches. Gives the receipt."""
+        plan, operation = attempt.plan, attempt.operation
         attempt.passage.end()
-        self._events.emit(WriteJournalled(operation.key, operation.version, names))
+        self._events.emit(WriteJournalled(operation.key, operation.version, tuple(names)))
         attempt.send([cache for cache in plan.caches if cache.name not in attempt.sent], deadline)
         self._follow_up(attempt)
         return Receipt(
@@ -216,7 +229,7 @@ class Writer:
             attempt.outcomes,
             journal=journal,
             sequence=sequence,
-            provisional=provisional,
+            provisional=attempt.doubtful,
         )
 
     def _refusal(self, attempt: Attempt) -> JournalError | None:
@@ -229,7 +242,7 @@ class Writer:
             return JournalError("the model refuses what the primary could not check (provisional=False)")
         return None
 
-    def _follow_up(self, attempt: Attempt) -> asyncio.Future[JournalError | None] | None:
+    def _follow_up(self, attempt: Attempt) -> Spreading:
         """Wait for the other backends in the background, and note what they missed.
 
         The future gives the reason for which a replica's debt could not be kept, if there is one.
@@ -317,7 +330,7 @@ class Writer:
         elif done.result()[1].status in NOT_TAKEN:
             self._debts[name].add(undo, sent=False)  # itself harmless, whenever it lands
 
-    def _correct(self, attempt: Attempt, stored: str | None, deadline: float) -> None:
+    def correct(self, attempt: Attempt, stored: str | None, deadline: float) -> None:
         """Who was refused reads again: no cache may then show anything older than what refused it."""
         if stored is not None and is_version(stored):
             older = version_before(stored)
@@ -333,8 +346,14 @@ class Writer:
             self._debts[name].add(operation, sent=False)  # itself harmless, whenever it lands
 
 
-async def _in_time(appending: asyncio.Future[int], deadline: float) -> int:
-    """The number of a journalled operation. Raises JournalError, also where that is not known in time."""
+def with_reserve(deadline: float) -> float:
+    """The deadline of the primary, which leaves time for what is done where it does not answer."""
+    left = deadline - asyncio.get_running_loop().time()
+    return deadline - min(_FALLBACK_SECONDS, _FALLBACK_SHARE * left)
+
+
+async def in_time(appending: asyncio.Future[T], deadline: float) -> T:
+    """What is journalled under which number. Raises JournalError, also where that is not known in time."""
     if await until(appending, deadline):
         return appending.result()
     appending.cancel()  # which stops waiting, and nothing else
@@ -398,7 +417,7 @@ class Attempt:
         return next(other for other in (*self.plan.caches, *self.plan.replicas) if other.name == name)
 
 
-def _judge_behind(attempt: Attempt, waiting: Operation) -> Outcome:
+def judge_behind(attempt: Attempt, waiting: Operation) -> Outcome:
     """The key has work in the journal: judge by the newest of it, then queue up behind it."""
     operation, primary = attempt.operation, attempt.plan.primary.name
     stored = Stored(waiting.version, waiting.born, waiting.kind is not Kind.DELETE)
@@ -411,18 +430,21 @@ def _judge_behind(attempt: Attempt, waiting: Operation) -> Outcome:
     return failed(BackendFailed(message, backend=primary, sent=False))
 
 
-def _causes(attempt: Attempt, journal: JournalError | None) -> dict[str, OctopusError]:
+def causes_of(attempt: Attempt, journal: JournalError | None) -> dict[str, OctopusError]:
+    """What each backend, and the journal, said."""
     causes = {name: outcome.error for name, outcome in attempt.outcomes.items() if outcome.error is not None}
     return {**causes, "journal": journal} if journal is not None else causes
 
 
-def _claim(outcome: Outcome) -> str:
-    return _PERHAPS if outcome.status is Status.UNKNOWN else "Nothing was written."
+def claim_of(outcome: Outcome) -> str:
+    """What can be said of a write that was not taken."""
+    return PERHAPS if outcome.status is Status.UNKNOWN else "Nothing was written."
 
 
-def _unavailable(
+def unavailable(
     key: Key, causes: Mapping[str, OctopusError], claim: str = "Nothing was written."
 ) -> WriteUnavailable:
+    """The error for a write that nobody took."""
     return WriteUnavailable(
         f"the write of {key} was not taken: {said(causes)}. {claim}",
         retry_after=soonest(causes),

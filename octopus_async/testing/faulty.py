@@ -8,7 +8,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from enum import Enum
 from typing import TypeAlias, TypeVar, cast
 
-from octopus_async.backend import Adapter, Answer, CacheAdapter, Capabilities, PeekAdapter, ScanAdapter
+from octopus_async.backend import (
+    Adapter,
+    Answer,
+    CacheAdapter,
+    Capabilities,
+    PeekAdapter,
+    ScanAdapter,
+    UnitAdapter,
+)
 from octopus_async.errors import BackendFailed, BackendRefused, OperationNotSupported
 from octopus_async.record import Key, Miss, Mode, Operation, Outcome, Record
 from octopus_async.schema import Schema
@@ -47,7 +55,7 @@ class FaultyAdapter:
     Attributes:
         opens: the fault of `open`.
         reads: the fault of `read`, `peek`, `ping` and `scan`.
-        writes: the fault of `apply`, `fill`, `probe` and `prepare`.
+        writes: the fault of `apply`, `apply_unit`, `fill`, `probe` and `prepare`.
         calls: how often each method was called, by its name.
     """
 
@@ -116,6 +124,13 @@ class FaultyAdapter:
     async def apply(self, operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:
         """Apply operations."""
         return await self._call("apply", self.writes, lambda: self.adapter.apply(operations, mode))
+
+    async def apply_unit(self, operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:
+        """Apply operations together, if what it wraps can."""
+        adapter = self.adapter
+        if not isinstance(adapter, UnitAdapter):
+            raise OperationNotSupported(f"{self.name} has no transactions")
+        return await self._call("apply_unit", self.writes, lambda: adapter.apply_unit(operations, mode))
 
     async def fill(self, items: Sequence[tuple[Record, Miss]]) -> None:
         """Fill the cache that it wraps."""

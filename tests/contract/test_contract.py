@@ -16,6 +16,7 @@ from octopus_async.testing.contract import (
     ScanContract,
     ServerContract,
     Subject,
+    UnitContract,
 )
 
 
@@ -64,6 +65,18 @@ class TestARestServiceWithoutBulkRequests(DurableContract, ScanContract):
         await bare.open()
         yield bare
         await bare.close()
+
+
+class TestBackendsWithTransactions(UnitContract):
+    @pytest.fixture(
+        params=[
+            *("memory", "sqlite", "mysql", "asyncmy", "postgres"),
+            *("sqlalchemy_sqlite", "sqlalchemy_mysql", "sqlalchemy_postgres"),
+        ]
+    )
+    def bare(self, request: pytest.FixtureRequest) -> Adapter:
+        found: Adapter = request.getfixturevalue(request.param)
+        return found
 
 
 class TestServersThatAreAway(ServerContract):

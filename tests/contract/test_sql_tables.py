@@ -6,10 +6,13 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from itertools import product
+from typing import cast
 
 import pytest
 
 from octopus_async.adapters._mysql_session import Result, Session
+from octopus_async.backend import UnitAdapter
 from octopus_async.errors import (
     ConstraintViolated,
     DuplicateRecord,
@@ -17,7 +20,7 @@ from octopus_async.errors import (
     RecordNotFound,
     SchemaMismatch,
 )
-from octopus_async.record import APPLIED, NO_VERSION, Key, Mode, Record, Status
+from octopus_async.record import APPLIED, NO_VERSION, WITHHELD, Key, Mode, Record, Status
 from octopus_async.schema import Column, Schema, Type
 from octopus_async.testing.contract.subject import record_by
 from octopus_async.testing.operations import ALL_TYPES
@@ -455,6 +458,35 @@ class TestRecordsThatAreRefused:
             assert isinstance(batched.error, ConstraintViolated)
             assert other is APPLIED
             assert await books.find(first.key) == record_by(first)
+
+    async def test_one_stops_all_of_a_unit(self, database: Database) -> None:
+        async with opened(database) as books:
+            await database.run(f"CREATE UNIQUE INDEX unique_title ON {database.schema.table} (title)")
+            first = books.new(title="taken")
+            await books.apply(first)
+            bad = [
+                books.new(title="taken"),
+                books.create(books.key(), {"title": None, "pages": 1}),
+                books.create(books.key(), {"title": "too many pages", "pages": 2**63}),
+            ]
+            adapter = cast("UnitAdapter", books.adapter)
+            for wrong, mode in product(bad, (Mode.LIVE, Mode.REPLAY)):
+                good = [books.new(title=books.key().id) for _ in range(2)]
+                outcomes = await adapter.apply_unit([good[0], wrong, good[1]], mode)
+                assert [outcomes[0], outcomes[2]] == [WITHHELD] * 2
+                assert isinstance(outcomes[1].error, ConstraintViolated | InvalidRecord)
+                assert [await books.find(it.key) for it in (*good, wrong)] == [None] * 3
+
+    async def test_a_unit_may_hand_on_what_has_to_be_unique(self, database: Database) -> None:
+        async with opened(database) as books:
+            await database.run(f"CREATE UNIQUE INDEX unique_title ON {database.schema.table} (title)")
+            old = books.new(title="handed on")
+            await books.apply(old)
+            new = books.new(title="handed on")
+            unit = [new, books.delete(old.key, born=old.born, if_version=old.version)]
+            assert await cast("UnitAdapter", books.adapter).apply_unit(unit, Mode.LIVE) == [APPLIED] * 2
+            assert await books.find(old.key) is None
+            assert await books.find(new.key) == record_by(new)
 
     async def test_one_bad_record_costs_a_batch_few_exchanges(
         self, mysql_database: MySQLDatabase, monkeypatch: pytest.MonkeyPatch

@@ -27,6 +27,7 @@ from octopus_async import (
     Result,
     Results,
     Routing,
+    Session,
     Settings,
     Statistics,
     Unavailable,
@@ -158,6 +159,21 @@ async def conveniences(octopus: DaoManager) -> None:
     assert_type(receipt, Receipt | None)
     assert_type(await users.update(user, only=["name"]), Receipt)
     await users.refresh(user, timeout=1.0)
+
+
+async def units_of_work(octopus: DaoManager) -> None:
+    async with octopus.session(timeout=1.0) as session:
+        assert_type(session, Session)
+        assert_type(await session.read(Book, "x"), Book | None)
+        assert_type(await session.get_one(User, "jane@example.org"), User)
+        assert_type(await session.exists(Counter, 7), bool)
+        assert_type(await session.read_many(Counter, range(3)), Results[Counter | None])
+        session.create(book := Book(title="Emma"))
+        session.update(book)
+        session.delete(book)
+    assert_type(session.receipts, tuple[Receipt, ...])
+    assert_type(session.journalled, bool)
+    await session.settled()
 
 
 async def moving(octopus: DaoManager) -> None:

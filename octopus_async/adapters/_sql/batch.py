@@ -14,6 +14,7 @@ from octopus_async.errors import InvalidRecord, OperationNotSupported, RecordRej
 from octopus_async.record import (
     APPLIED,
     NO_VERSION,
+    WITHHELD,
     Key,
     Kind,
     Mode,
@@ -22,6 +23,7 @@ from octopus_async.record import (
     Stored,
     born_after,
     decide,
+    decide_unit,
     rejected,
 )
 
@@ -74,10 +76,19 @@ class Batch(Generic[R]):
         operations: creates, updates and deletes.
         table_of: finds a model's table; raises `SchemaMismatch`.
         mode: the column of the contract's table.
+        whole: whether they are a unit of work, with no key twice: all of them are applied, or none.
     """
 
-    def __init__(self, operations: Sequence[Operation], table_of: Callable[[str], R], mode: Mode) -> None:
+    def __init__(
+        self,
+        operations: Sequence[Operation],
+        table_of: Callable[[str], R],
+        mode: Mode,
+        *,
+        whole: bool = False,
+    ) -> None:
         self.mode = mode
+        self._whole = whole
         self._operations = operations
         self._outcomes: list[Outcome | None] = [None] * len(operations)
         self._items: dict[int, _Item[R]] = {}
@@ -110,6 +121,8 @@ class Batch(Generic[R]):
     @property
     def outcomes(self) -> list[Outcome]:
         """One outcome each, once all rounds are settled."""
+        if self.withholds:
+            return [WITHHELD if it is None or it.error is None else it for it in self._outcomes]
         return [outcome for outcome in self._outcomes if outcome is not None]
 
     @property
@@ -141,17 +154,39 @@ class Batch(Generic[R]):
 
     def decide(self, indices: Sequence[int]) -> list[Change[R]]:
         """Judge a round; what is not to be applied has its outcome after this."""
+        if self._whole:
+            return self._decide_whole()
         changes = []
         for index in indices:
             operation = self._operations[index]
             stored = self._stored.get(operation.key)
             outcome = self._outcomes[index] = decide(operation, stored, self.mode)
             if outcome is None:
-                over = stored is not None and stored.alive
-                born = born_after(operation, stored)
-                back = stored is not None and stored.version > operation.version
-                changes.append(Change(index, operation, *self._items[index], over, back, born))
+                changes.append(self._change(index, stored))
         return changes
+
+    def _change(self, index: int, stored: Stored | None) -> Change[R]:
+        operation = self._operations[index]
+        over = stored is not None and stored.alive
+        back = stored is not None and stored.version > operation.version
+        return Change(index, operation, *self._items[index], over, back, born_after(operation, stored))
+
+    def _decide_whole(self) -> list[Change[R]]:
+        """Judge all of it: gives every change of it, or none."""
+        if self.withholds:
+            return []
+        stored = [self._stored.get(operation.key) for operation in self._operations]
+        self._outcomes = list(decide_unit(self._operations, stored, self.mode))
+        return [
+            self._change(place, stored[place])
+            for place, outcome in enumerate(self._outcomes)
+            if outcome is None
+        ]
+
+    @property
+    def withholds(self) -> bool:
+        """Whether nothing of it may be kept, because it is a unit of work, and one of it was refused."""
+        return self._whole and any(it is not None and it.error is not None for it in self._outcomes)
 
     def applied(self, changes: Iterable[Change[R]]) -> None:
         """These were written."""

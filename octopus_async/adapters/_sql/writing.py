@@ -108,6 +108,20 @@ class WritingAdapter(SQLAdapter[R, Q, F], Generic[R, Q, F, C, S]):
         """Apply operations in one transaction. Raises `Unavailable`."""
         return await self._insistently(lambda: self._apply(operations, mode))
 
+    async def apply_unit(self, operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:
+        """Apply all operations or none of them. Raises `Unavailable`."""
+        return await self._insistently(lambda: self._apply_unit(operations, mode))
+
+    async def _apply_unit(self, operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:
+        try:
+            return await self._apply_together(operations, mode, singly=False, whole=True)
+        except RecordRejected:
+            pass  # one of them: found by writing them one by one
+        try:
+            return await self._apply_together(operations, mode, singly=True, whole=True)
+        except RecordRejected as error:  # by what is checked at the commit alone
+            return [rejected(error) for _ in operations]
+
     async def _apply(self, operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:
         alone = len(operations) == 1
         if alone and await self._apply_alone(operations[0], mode):
@@ -137,9 +151,9 @@ class WritingAdapter(SQLAdapter[R, Q, F], Generic[R, Q, F, C, S]):
             return False
 
     async def _apply_together(
-        self, operations: Sequence[Operation], mode: Mode, *, singly: bool
+        self, operations: Sequence[Operation], mode: Mode, *, singly: bool, whole: bool = False
     ) -> Sequence[Outcome]:
-        batch = Batch(operations, self._table, mode)
+        batch = Batch(operations, self._table, mode, whole=whole)
         call = Call()
 
         async def transact(connection: C) -> None:
@@ -166,6 +180,9 @@ class WritingAdapter(SQLAdapter[R, Q, F], Generic[R, Q, F, C, S]):
             else:
                 statements = self._writes(changes)
                 batch.applied(changes)
+        if batch.withholds:
+            await connection.rollback()
+            return
         call.sent = True
         await connection.commit(statements)
 

@@ -24,7 +24,7 @@ A guard is an adapter, and passes them too. Needs pytest and pytest-asyncio.
 import pytest
 
 pytest.register_assert_rewrite(
-    *(f"{__name__}.{module}" for module in ("cache", "common", "durable", "server", "subject"))
+    *(f"{__name__}.{module}" for module in ("cache", "common", "durable", "server", "subject", "units"))
 )
 
 from octopus_async.testing.contract.cache import CacheContract  # noqa: E402 - rewritten as it is imported
@@ -32,6 +32,7 @@ from octopus_async.testing.contract.common import AdapterContract  # noqa: E402
 from octopus_async.testing.contract.durable import DurableContract, ScanContract  # noqa: E402
 from octopus_async.testing.contract.server import ServerContract  # noqa: E402
 from octopus_async.testing.contract.subject import Subject  # noqa: E402
+from octopus_async.testing.contract.units import UnitContract  # noqa: E402
 
 __all__ = [
     "AdapterContract",
@@ -40,4 +41,5 @@ __all__ = [
     "ScanContract",
     "ServerContract",
     "Subject",
+    "UnitContract",
 ]

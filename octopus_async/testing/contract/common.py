@@ -23,8 +23,8 @@ _STEPS = 60
 _PROBES = 50
 
 
-class AdapterContract:
-    """Of every adapter."""
+class Suite:
+    """What all suites have: a fixture ``adapter`` is theirs to be given, and gives them a subject."""
 
     pytestmark = pytest.mark.asyncio
 
@@ -39,6 +39,10 @@ class AdapterContract:
         return self.make_subject(adapter)
 
     # --- create, update, delete
+
+
+class AdapterContract(Suite):
+    """Of every adapter."""
 
     async def test_what_was_created_is_read(self, subject: Subject) -> None:
         created = await subject.have(subject.key(), fields_of(title="A Tale of Two Cities", count=3))

@@ -66,6 +66,11 @@ class SimulatedDatabase:
         self._check_open()
         return await self.server.apply(operations, mode)
 
+    async def apply_unit(self, operations: Sequence[Operation], mode: Mode) -> Sequence[Outcome]:
+        """Apply all operations or none of them."""
+        self._check_open()
+        return await self.server.apply_unit(operations, mode)
+
     async def scan(
         self, model: str, *, after: str = "", batch: int = 500, beyond: Record | None = None
     ) -> AsyncIterator[Record]:

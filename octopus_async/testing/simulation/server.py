@@ -17,6 +17,7 @@ from octopus_async.errors import (
 )
 from octopus_async.record import (
     APPLIED,
+    WITHHELD,
     Key,
     Mode,
     Operation,
@@ -25,6 +26,7 @@ from octopus_async.record import (
     Stored,
     born_after,
     decide,
+    decide_unit,
     rejected,
 )
 from octopus_async.testing.simulation.census import Census
@@ -225,6 +227,10 @@ class DatabaseServer(Server):
         """Apply operations in one transaction."""
         return await self.call(lambda: self._commit(operations, mode), writes=True)
 
+    async def apply_unit(self, operations: Sequence[Operation], mode: Mode) -> list[Outcome]:
+        """Apply all operations in one transaction, or none."""
+        return await self.call(lambda: self._commit_unit(operations, mode), writes=True)
+
     async def write_nothing(self) -> None:
         """Write to the reserved row."""
         await self.call(lambda: self._check_writable(needs_room=True))
@@ -245,14 +251,34 @@ class DatabaseServer(Server):
         self._check_writable(needs_room=any(operation.fields is not None for operation in operations))
         return [self._apply_one(operation, mode) for operation in operations]
 
+    def _commit_unit(self, operations: Sequence[Operation], mode: Mode) -> list[Outcome]:
+        self._check_schema()
+        self._check_writable(needs_room=any(operation.fields is not None for operation in operations))
+        verdicts = decide_unit(operations, [self._stored(it.key) for it in operations], mode)
+        if None in verdicts and any(self._forbids(operation) for operation in operations):
+            return [self._refusal(it) if self._forbids(it) else WITHHELD for it in operations]
+        return [
+            self._apply_one(operation, Mode.MIRROR) if verdict is None else verdict
+            for operation, verdict in zip(operations, verdicts, strict=True)
+        ]
+
+    def _stored(self, key: Key) -> Stored | None:
+        row = self.rows.get(key)
+        return None if row is None else Stored(row.version, row.born, row.fields is not None)
+
+    def _forbids(self, operation: Operation) -> bool:
+        return self._constrained and str((operation.fields or {}).get("value", "")).startswith(FORBIDDEN)
+
+    def _refusal(self, operation: Operation) -> Outcome:
+        return rejected(ConstraintViolated(f"{operation.key} holds a forbidden value"))
+
     def _apply_one(self, operation: Operation, mode: Mode) -> Outcome:
-        row = self.rows.get(operation.key)
-        stored = None if row is None else Stored(row.version, row.born, row.fields is not None)
+        stored = self._stored(operation.key)
         outcome = decide(operation, stored, mode)
         if outcome is not None:
             return outcome
-        if self._constrained and str((operation.fields or {}).get("value", "")).startswith(FORBIDDEN):
-            return rejected(ConstraintViolated(f"{operation.key} holds a forbidden value"))
+        if self._forbids(operation):
+            return self._refusal(operation)
         born = born_after(operation, stored)
         self.rows[operation.key] = Record(operation.key, operation.version, born, operation.fields)
         return APPLIED
