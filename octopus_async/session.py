@@ -320,9 +320,9 @@ def _check_size(drafts: list[Draft]) -> None:
 
 def _check_together(plans: list[Plan]) -> None:
     """Raise an error unless all can be written in one transaction."""
-    primary, replicas = plans[0].primary, plans[0].replicas
+    primary, kept_by = plans[0].primary, plans[0].journalled_for
     for plan in plans:
-        if plan.primary is not primary or plan.replicas != replicas:
+        if plan.journalled_for != kept_by:
             names = sorted({plan.primary.name for plan in plans})
             raise ConfigurationError(
                 f"what a session writes goes to the same durable backends, and here it goes to "
