@@ -56,7 +56,7 @@ def unit_written_apart() -> None:
     async def one_by_one(self: FileJournal, operations: Any, targets: Any) -> Any:  # noqa: ANN401 - as in the original
         return [await self.append(operation, targets) for operation in operations]
 
-    def append_unit(self: FileJournal, operations: Any, targets: Any) -> Any:  # noqa: ANN401 - as in the original
+    def append_unit(self: FileJournal, operations: Any, targets: Any, **_: object) -> Any:  # noqa: ANN401 - as in the original
         return asyncio.ensure_future(one_by_one(self, operations, targets))
 
     FileJournal.append_unit = append_unit
