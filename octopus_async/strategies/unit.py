@@ -123,7 +123,8 @@ class UnitWriter:
                 return await self._fall_back(attempts, deadline)
             if any(outcome.error is not None for outcome in outcomes):
                 raise self._refused(attempts, outcomes, deadline)
-        _end(attempts)
+        for passage in passages:
+            passage.end()
         message = f"{primary.name} held something newer {REISSUES} times in a row"
         error = BackendFailed(message, backend=primary.name)
         raise _unavailable({primary.name: error}, "Nothing was written.", drafts)
