@@ -67,19 +67,31 @@ class Said(NamedTuple):
 @pytest.fixture
 def octopus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> Callable[[str], Said]:
+) -> Callable[..., Said]:
     """Runs a command in a folder of its own; whatever ends it but an exit status fails the test."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("octopus_async.verification.stores._PAUSES", (0.01,))  # seconds, instead of many
     caplog.set_level(logging.DEBUG)
 
-    def run(command: str) -> Said:
+    def run(command: str, source: str = "mysql") -> Said:
         said = [word for parameter in COMMANDS[command] for word in _SAID.get(parameter, ())]
+        if command == "copy":
+            said += [source, "other"]
+            _add_backend("other")
         done = CliRunner().invoke(app, [*command.split(), *said])
         assert isinstance(done.exception, SystemExit | None), done.exception
         return Said(done.exit_code, f"{done.output}{done.stderr}{caplog.text}")
 
     return run
+
+
+def _add_backend(name: str) -> None:
+    """A further one, which works, for the command that copies into it."""
+    Path("other.db").touch()
+    config = Path(CONFIG)
+    if config.exists():
+        added = f"backends = ['sqlite:///other.db?name={name}']"
+        config.write_text(f"{added}\n{config.read_text(encoding='utf-8')}", encoding="utf-8")
 
 
 def _assert_clear(said: Said, *expected: str) -> None:
@@ -91,7 +103,10 @@ def _assert_clear(said: Said, *expected: str) -> None:
 
 
 def _write_config(folder: Path, *write: str, **settings: Any) -> None:  # noqa: ANN401 - whatever TOML has
-    lines = [f"write = {list(write)!r}", *(f"{name} = {value!r}" for name, value in settings.items())]
+    lines = [
+        f"write = {list(write)!r}",
+        *(f"{name} = {value!r}" for name, value in settings.items()),
+    ]
     (folder / CONFIG).write_text("\n".join(lines), encoding="utf-8")
 
 
@@ -102,7 +117,7 @@ def test_each_command_is_met_here() -> None:
 
 @pytest.mark.parametrize("command", _with("config"))
 def test_a_wrong_password_for_mariadb(
-    octopus: Callable[[str], Said], tmp_path: Path, command: str, mariadb_server: Server
+    octopus: Callable[..., Said], tmp_path: Path, command: str, mariadb_server: Server
 ) -> None:
     _write_config(tmp_path, _with_wrong_password(mariadb_server), journal=JOURNAL)
     _assert_clear(octopus(command), "denied", "mysql", "see that user and password in its URL are right")
@@ -110,10 +125,11 @@ def test_a_wrong_password_for_mariadb(
 
 @pytest.mark.parametrize("command", _with("config"))
 def test_a_wrong_password_for_postgres(
-    octopus: Callable[[str], Said], tmp_path: Path, command: str, postgres_server: Server
+    octopus: Callable[..., Said], tmp_path: Path, command: str, postgres_server: Server
 ) -> None:
     _write_config(tmp_path, _with_wrong_password(postgres_server), journal=JOURNAL)
-    _assert_clear(octopus(command), "failed", "postgres", "see that user and password in its URL are right")
+    said = octopus(command, source="postgres")
+    _assert_clear(said, "failed", "postgres", "see that user and password in its URL are right")
 
 
 def _with_wrong_password(server: Server) -> str:
@@ -125,43 +141,47 @@ def _with_wrong_password(server: Server) -> str:
 @pytest.mark.parametrize("command", _with("config"))
 @pytest.mark.parametrize("scheme", ["mysql", "postgres"])
 def test_a_server_that_is_not_there(
-    octopus: Callable[[str], Said], tmp_path: Path, command: str, scheme: str
+    octopus: Callable[..., Said], tmp_path: Path, command: str, scheme: str
 ) -> None:
     _write_config(tmp_path, f"{scheme}://octopus:{SECRET}@{NOWHERE}/octopus", journal=JOURNAL)
-    _assert_clear(octopus(command), "refused", scheme, "see that the server runs", "host and port")
+    _assert_clear(
+        octopus(command, source=scheme), "refused", scheme, "see that the server runs", "host and port"
+    )
 
 
 @pytest.mark.parametrize("command", [name for name in _with("config") if name != "verify"])
-def test_a_journal_that_cannot_be_made(octopus: Callable[[str], Said], tmp_path: Path, command: str) -> None:
+def test_a_journal_that_cannot_be_made(octopus: Callable[..., Said], tmp_path: Path, command: str) -> None:
     _write_config(tmp_path, f"mysql://octopus:{SECRET}@{NOWHERE}/octopus", journal="no/such/journal")
     _assert_clear(octopus(command), "no/such/journal")
 
 
 @pytest.mark.parametrize("command", _with("config", "folder"))
 def test_a_journal_that_others_can_write_to(
-    octopus: Callable[[str], Said], tmp_path: Path, command: str
+    octopus: Callable[..., Said], tmp_path: Path, command: str
 ) -> None:
     (tmp_path / "shop.db").touch()
     _write_config(tmp_path, "sqlite:///shop.db", journal=JOURNAL)
     (tmp_path / JOURNAL).mkdir()
     (tmp_path / JOURNAL).chmod(0o777)
-    _assert_clear(octopus(command), "others than its owner can write to", JOURNAL, "chmod go-rwx")
+    _assert_clear(
+        octopus(command, source="sqlite"), "others than its owner can write to", JOURNAL, "chmod go-rwx"
+    )
 
 
 @pytest.mark.parametrize("command", _with("config", "folder"))
 def test_a_journal_that_is_a_symbolic_link(
-    octopus: Callable[[str], Said], tmp_path: Path, command: str
+    octopus: Callable[..., Said], tmp_path: Path, command: str
 ) -> None:
     (tmp_path / "shop.db").touch()
     _write_config(tmp_path, "sqlite:///shop.db", journal=JOURNAL)
     (tmp_path / "elsewhere").mkdir(0o700)
     (tmp_path / JOURNAL).symlink_to(tmp_path / "elsewhere")
-    _assert_clear(octopus(command), "symbolic link", "name the folder itself")
+    _assert_clear(octopus(command, source="sqlite"), "symbolic link", "name the folder itself")
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 @pytest.mark.parametrize("command", _with("folder", "keep"))
-def test_a_journal_that_is_a_file(octopus: Callable[[str], Said], tmp_path: Path, command: str) -> None:
+def test_a_journal_that_is_a_file(octopus: Callable[..., Said], tmp_path: Path, command: str) -> None:
     (tmp_path / JOURNAL).touch()
     _assert_clear(octopus(command), JOURNAL)
 
@@ -181,7 +201,7 @@ def test_a_journal_that_is_a_file(octopus: Callable[[str], Said], tmp_path: Path
     ids=["no host", "no such scheme", "no such option", "cut off", "no list", "no such setting", "no number"],
 )
 def test_a_configuration_that_is_malformed(
-    octopus: Callable[[str], Said], tmp_path: Path, command: str, text: str, expected: str
+    octopus: Callable[..., Said], tmp_path: Path, command: str, text: str, expected: str
 ) -> None:
     (tmp_path / CONFIG).write_text(f'journal = "{JOURNAL}"\n{text}', encoding="utf-8")
     said = octopus(command)
@@ -190,7 +210,7 @@ def test_a_configuration_that_is_malformed(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_what_is_not_there(octopus: Callable[[str], Said], tmp_path: Path, command: str) -> None:
+def test_what_is_not_there(octopus: Callable[..., Said], tmp_path: Path, command: str) -> None:
     if "keep" in COMMANDS[command]:  # it makes a folder, but not the ones above it
         (tmp_path / JOURNAL).symlink_to("no/such/folder")
     said = octopus(command)

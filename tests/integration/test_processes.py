@@ -371,7 +371,7 @@ async def test_a_service_whose_worker_is_killed_in_an_outage_keeps_all_that_it_p
             private_mariadb.url, {path: title for path, title in expected.items() if title is not None}
         )
 
-        log = (tmp_path / "uvicorn.log").read_text()
+        log = (tmp_path / "service.log").read_text()
         assert log.count("took over") == 1, log
         held = await titles(private_mariadb.url)
         assert {path: held.get(path) for path in expected} == expected
