@@ -38,7 +38,6 @@ from octopus_async.strategies.writer import (
     Writer,
     causes_of,
     claim_of,
-    in_time,
     judge_behind,
     with_reserve,
 )
@@ -90,6 +89,7 @@ class UnitWriter:
                 await self._locks.acquire(draft.key, deadline)
                 held.append(draft.key)
                 self._detach(draft.key)
+                await self._writer.decided(draft.key, deadline)
             return await self._write_held(drafts, deadline)
         except Unavailable as error:
             if isinstance(error, WriteUnavailable):
@@ -205,7 +205,8 @@ class UnitWriter:
         names = plan.journalled_for
         operations = [attempt.operation for attempt in attempts]
         try:
-            numbers = await in_time(journal.append_unit(operations, names, provisional=True), deadline)
+            appending = journal.append_unit(operations, names, provisional=True)
+            numbers = await self._writer.late.in_time(appending, operations, names, deadline)
         except JournalError as error:
             _end(attempts, doubt=first.status is Status.UNKNOWN)
             # Only a journal that was full has certainly not kept it.

@@ -35,7 +35,8 @@ from octopus_async.record import (
 )
 from octopus_async.strategies.causes import said, soonest
 from octopus_async.strategies.debts import CacheDebts
-from octopus_async.strategies.keys import KeyLocks, until
+from octopus_async.strategies.keys import KeyLocks
+from octopus_async.strategies.late import LateEntries
 from octopus_async.strategies.lowwater import LowWater, Passage
 from octopus_async.strategies.plan import Acknowledge, Order, Plan
 from octopus_async.strategies.receipt import Receipt
@@ -92,6 +93,9 @@ class Writer:
         detach: is told of keys whose running searches nobody may join any more.
         events: is told of journalled writes.
         spawn: starts a task that its owner waits for at the end.
+
+    Attributes:
+        late: what the journal may still write down although its writer gave up.
     """
 
     def __init__(  # noqa: PLR0913 - the composition root passes what a write touches
@@ -113,6 +117,7 @@ class Writer:
         self._detach = detach
         self._events = events
         self._spawn = spawn
+        self.late = LateEntries(events)
 
     async def write(self, plan: Plan, draft: Draft, deadline: float) -> tuple[Receipt, Operation]:
         """Write ``draft``. To be run where no caller's cancellation reaches it; it waits for futures alone.
@@ -127,10 +132,18 @@ class Writer:
             raise unavailable(draft.key, {plan.primary.name: error}) from None
         try:
             self._detach(draft.key)
+            await self.decided(draft.key, deadline)
             return await self._write_held(plan, draft, deadline)
         finally:
             self._detach(draft.key)
             self._locks.release(draft.key)
+
+    async def decided(self, key: Key, deadline: float) -> None:
+        """Wait until nothing of ``key`` is on its way to the journal, or raise `WriteUnavailable`."""
+        try:
+            await self.late.wait(key, deadline)
+        except JournalError as error:
+            raise unavailable(key, {"journal": error}) from None
 
     async def _write_held(self, plan: Plan, draft: Draft, deadline: float) -> tuple[Receipt, Operation]:
         passage = Passage()
@@ -204,7 +217,8 @@ class Writer:
             raise unavailable(operation.key, causes_of(attempt, refusal), claim_of(outcome))
         names = plan.journalled_for
         try:
-            sequence = await in_time(journal.append(operation, names, provisional=attempt.doubtful), deadline)
+            appending = journal.append(operation, names, provisional=attempt.doubtful)
+            sequence = await self.late.in_time(appending, [operation], names, deadline)
         except JournalError as error:
             attempt.passage.end(doubt=outcome.status is Status.UNKNOWN)
             self._compensate(attempt, deadline)
@@ -350,14 +364,6 @@ def with_reserve(deadline: float) -> float:
     """The deadline of the primary, which leaves time for what is done where it does not answer."""
     left = deadline - asyncio.get_running_loop().time()
     return deadline - min(_FALLBACK_SECONDS, _FALLBACK_SHARE * left)
-
-
-async def in_time(appending: asyncio.Future[T], deadline: float) -> T:
-    """What is journalled under which number. Raises JournalError, also where that is not known in time."""
-    if await until(appending, deadline):
-        return appending.result()
-    appending.cancel()  # which stops waiting, and nothing else
-    raise JournalError("the journal was not durable before the deadline")
 
 
 class Attempt:

@@ -2,7 +2,9 @@
 
 import asyncio
 import shutil
+import threading
 import time
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
@@ -394,3 +396,93 @@ async def test_a_replica_that_waited_for_a_write_does_not_get_it_before_the_prim
         await drained(octopus)
         assert octopus.journal.dead_letters()
         assert await stored_in(copied) == await stored_in(shared)
+
+
+class HeldDisk(OsDisk):
+    """One whose syncs wait until they are let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = threading.Event()
+        self.free.set()
+
+    def sync(self, file: int) -> None:
+        self.free.wait(10.0)
+        super().sync(file)
+
+
+async def give_up_on_the_journal(primary: FaultyAdapter, disk: HeldDisk, writing: Awaitable[object]) -> None:
+    """A write that the primary fails once, and of which the journal does not say in time if it has it."""
+    disk.free.clear()
+    primary.writes = Fault.FAIL
+    with pytest.raises(WriteUnavailable, match="may still be applied"):
+        await writing
+    primary.heal()
+
+
+async def test_an_entry_that_is_durable_late_does_not_hide_what_was_written_since(tmp_path: Path) -> None:
+    """Seed 1008889: the next write went past it to the primary, and then the older state was read."""
+    disk, values = HeldDisk(), MemoryAdapter(durable=True, name="primary")
+    primary = FaultyAdapter(values)
+    async with DaoManager([primary], journal=FileJournal(tmp_path / "journal", disk=disk)) as octopus:
+        books = octopus.dao(Book)
+        await books.create(Book(id="1", title="first"))
+        late = books.update(Book(id="1", title="late"), timeout=0.1)
+        await give_up_on_the_journal(primary, disk, late)
+        writing = asyncio.ensure_future(books.update(Book(id="1", title="newest"), timeout=5))
+        await asyncio.sleep(0.05)
+        disk.free.set()
+        await writing
+        for _ in range(50):
+            assert (await books.get_one("1")).title == "newest"
+            await asyncio.sleep(0.002)
+        await drained(octopus)
+        assert title_of(await stored_in(values)) == "newest"
+
+
+async def test_what_follows_a_doubtful_entry_that_is_durable_late_is_provisional(tmp_path: Path) -> None:
+    """Seed 1018376: a delete whose receipt was sure became a dead letter with the create before it."""
+    disk, values = HeldDisk(), MemoryAdapter(durable=True, name="primary")
+    primary = FaultyAdapter(values)
+    async with DaoManager([primary], journal=FileJournal(tmp_path / "journal", disk=disk)) as octopus:
+        books = octopus.dao(Book)
+        await give_up_on_the_journal(primary, disk, books.create(Book(id="1", title="late"), timeout=0.1))
+        primary.writes = Fault.FAIL
+        deleting = asyncio.ensure_future(books.delete("1", timeout=5))
+        await asyncio.sleep(0.05)
+        disk.free.set()
+        assert (await deleting).provisional
+
+
+async def test_a_write_behind_an_entry_that_is_on_its_way_to_the_journal_is_not_sent(tmp_path: Path) -> None:
+    disk, values = HeldDisk(), MemoryAdapter(durable=True, name="primary")
+    primary = FaultyAdapter(values)
+    async with DaoManager([primary], journal=FileJournal(tmp_path / "journal", disk=disk)) as octopus:
+        books = octopus.dao(Book)
+        await books.create(Book(id="1", title="first"))
+        late = books.update(Book(id="1", title="late"), timeout=0.1)
+        await give_up_on_the_journal(primary, disk, late)
+        with pytest.raises(WriteUnavailable, match=r"on its way to the journal.*Nothing was written"):
+            await books.update(Book(id="1", title="refused"), timeout=0.1)
+        with pytest.raises(WriteUnavailable, match=r"on its way to the journal.*Nothing was written"):
+            async with octopus.session(timeout=0.1) as session:
+                session.delete(await session.get_one(Book, "1"))
+        await books.create(Book(id="2", title="another"), timeout=5)
+        assert title_of(await stored_in(values)) == "first"
+        disk.free.set()
+
+
+async def test_an_entry_that_is_durable_late_is_replayed_at_once(tmp_path: Path) -> None:
+    """Nobody told the replay of it, which found it when it looked for journals to adopt."""
+    disk, values = HeldDisk(), MemoryAdapter(durable=True, name="primary")
+    primary = FaultyAdapter(values)
+    journal = FileJournal(tmp_path / "journal", disk=disk)
+    async with DaoManager([primary], journal=journal, adopt_every=60.0) as octopus:
+        books = octopus.dao(Book)
+        await books.create(Book(id="1", title="first"))
+        late = books.update(Book(id="1", title="late"), timeout=0.1)
+        await give_up_on_the_journal(primary, disk, late)
+        disk.free.set()
+        async with asyncio.timeout(5):
+            while title_of(await stored_in(values)) != "late":  # noqa: ASYNC110 - a store announces nothing
+                await asyncio.sleep(0.001)
