@@ -18,6 +18,7 @@ from octopus_async.backend import Adapter, Capabilities
 from octopus_async.guard import Guard
 
 SECTIONS = {
+    "units": "unit",
     "cancellation": "cancel|concurrent_calls",
     "batches": "batch|order_of_the_keys",
     "keys": "lookalike|different_ids|ids_of_other|share_ids",
@@ -144,8 +145,8 @@ public (`octopus_async.testing.contract`); each adapter ran it on its real serve
 
 {passed}
 
-A section is a dash where it does not concern the adapter: leases are of caches, scans of what keeps records
-for good. *Opening* includes what happens where no server is. *Versions* holds every cell of the table of
+A section is a dash where it does not concern the adapter: leases are of caches, units of what has
+transactions, scans of what keeps records for good. *Opening* includes what happens where no server is. *Versions* holds every cell of the table of
 operations over stored states, conditions, tombstones and random histories.
 
 ## Capabilities
