@@ -145,9 +145,9 @@ public (`octopus_async.testing.contract`); each adapter ran it on its real serve
 
 {passed}
 
-A section is a dash where it does not concern the adapter: leases are of caches, units of what has
-transactions, scans of what keeps records for good. *Opening* includes what happens where no server is. *Versions* holds every cell of the table of
-operations over stored states, conditions, tombstones and random histories.
+A section is a dash where it does not concern the adapter: units are of what has transactions, leases of
+caches, scans of what keeps records for good. *Opening* includes what happens where no server is. *Versions*
+holds every cell of the table of operations over stored states, conditions, tombstones and random histories.
 
 ## Capabilities
 
