@@ -47,8 +47,8 @@ def test_a_failure_is_seen_in_it() -> None:
             told("sqlite", "values", passed=True, guarded=True),
         ]
     )
-    assert "| sqlite | - | - | 1 of 2 | - |" in made
-    assert "| sqlite, guarded | - | - | - | 1 |" in made
+    assert "| sqlite | - | - | - | 1 of 2 | - |" in made
+    assert "| sqlite, guarded | - | - | - | - | 1 |" in made
     assert "| sqlite | for good | no | 500 | 500 | 4 | 1 | - | no |" in made
 
 
