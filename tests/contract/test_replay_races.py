@@ -77,7 +77,7 @@ class PausedPostgres(PostgresAdapter):
 
     pause: Pause
 
-    def _script(self, operation: Operation, mode: Mode) -> None:
+    def _single(self, operation: Operation, mode: Mode) -> None:
         """None goes in one exchange, which could not be paused."""
 
     async def _write(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - passed on
