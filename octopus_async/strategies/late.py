@@ -59,6 +59,6 @@ class LateEntries:
         for operation in operations:
             if self._undecided.get(operation.key) is appending:
                 del self._undecided[operation.key]
-        if appending.exception() is None:
+        if not appending.cancelled() and appending.exception() is None:
             for operation in operations:
                 self._events.emit(WriteJournalled(operation.key, operation.version, tuple(targets)))
