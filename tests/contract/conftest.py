@@ -137,13 +137,6 @@ def sqlalchemy_postgres(postgres_server: Server) -> Adapter:
 
 
 @pytest.fixture
-def sqlalchemy_sqlite_nowhere(tmp_path: Path) -> Adapter:
-    return SQLAlchemyAdapter.from_url(
-        BackendURL.parse(f"sqlalchemy+sqlite+aiosqlite:///{tmp_path}/missing/shop.sqlite3")
-    )
-
-
-@pytest.fixture
 def sqlalchemy_mysql_nowhere(unused_tcp_port: int) -> Adapter:
     return SQLAlchemyAdapter.from_url(
         BackendURL.parse(f"sqlalchemy+mysql+aiomysql://app:secret@127.0.0.1:{unused_tcp_port}/shop")

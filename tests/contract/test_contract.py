@@ -86,7 +86,6 @@ class TestServersThatAreAway(ServerContract):
             "mysql_nowhere",
             "asyncmy_nowhere",
             "postgres_nowhere",
-            "sqlalchemy_sqlite_nowhere",
             "sqlalchemy_mysql_nowhere",
             "sqlalchemy_postgres_nowhere",
             "rest_nowhere",
