@@ -55,6 +55,7 @@ _NEEDS = {
     "postgres_server": POSTGRES,
     "private_postgres": POSTGRES,
     "mongodb_server": MONGODB,
+    "mongodb_replica_set": MONGODB,
     "mortal": MONGODB,
     "redis_server": REDIS,
     "redis_cluster": REDIS,
@@ -152,6 +153,13 @@ async def postgres_server() -> AsyncGenerator[Server]:
 async def mongodb_server() -> AsyncGenerator[Server]:
     """A MongoDB that all tests share: OCTOPUS_TEST_MONGODB_URL, or a private one."""
     async with _shared(MongoDBServer) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def mongodb_replica_set() -> AsyncGenerator[MongoDBServer]:
+    """A private MongoDB that all tests share, and that has transactions."""
+    async with MongoDBServer(replica_set=True) as server:
         yield server
 
 

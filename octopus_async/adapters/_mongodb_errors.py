@@ -30,6 +30,8 @@ _RECORD_FAULTS = {
     10334,  # larger than any document
     17280,  # a key too long for an index
     17419,  # as above, larger
+    257,  # a unit of work larger than any transaction
+    313,  # as above, than the cache
     DUPLICATE,  # in a unique index
 }
 _UNDECIDED = {

@@ -23,6 +23,7 @@ from pymongo.write_concern import WriteConcern
 
 from octopus_async.adapters._mongodb_errors import REFUSED, is_race, translate, translate_code
 from octopus_async.adapters._mongodb_form import Collection, Document, stored_in, update_of
+from octopus_async.adapters._mongodb_units import Unit
 from octopus_async.backend import Capabilities
 from octopus_async.errors import (
     BackendFailed,
@@ -70,7 +71,7 @@ class MongoDBAdapter:
         name: the name by which strategies call it.
         connections: how many at most; half of them serve reads, half writes.
         timeout: seconds that finding a server and connecting may take.
-        replica_set: the name of the replica set; None for a server named by itself.
+        replica_set: the name of the replica set, which has transactions; None for a server named by itself.
         auth_source: the database that knows the user.
         journal: whether a write waits until it is in the server's journal on disk.
         tls: whether to encrypt.
@@ -100,13 +101,17 @@ class MongoDBAdapter:
         half = max(1, connections // 2)
         self._name = name
         self._capabilities = Capabilities(
-            durable=True, scan=True, read_concurrency=half, write_concurrency=half
+            durable=True,
+            transactional=replica_set is not None,
+            scan=True,
+            read_concurrency=half,
+            write_concurrency=half,
         )
         milliseconds = int(timeout * 1000)
         self._options: dict[str, Any] = {
             "host": [f"{f'[{host}]' if ':' in host else host}:{port or 27017}" for host, port in hosts],
             "replicaSet": replica_set,
-            "directConnection": None if replica_set else len(hosts) == 1,
+            "directConnection": replica_set is None,
             "username": user or None,
             "password": password or None,
             "authSource": auth_source,
@@ -125,7 +130,7 @@ class MongoDBAdapter:
             self._options |= {"tlsCAFile": tls_ca, "tlsCertificateKeyFile": tls_cert}
             self._options["tlsInsecure"] = tls == "insecure"
         self._database = database
-        self._journal = journal
+        self._concern = WriteConcern("majority", j=journal)
         self._collections: dict[str, Collection] = {}
         self._client: AsyncMongoClient[Document] | None = None
         self._calls: set[asyncio.Future[Any]] = set()
@@ -208,9 +213,7 @@ class MongoDBAdapter:
         if self._client is None:
             raise BackendRefused(f"{self._name} is not open", backend=self._name)
         return self._client.get_database(
-            self._database,
-            read_concern=ReadConcern("majority"),
-            write_concern=WriteConcern("majority", j=self._journal),
+            self._database, read_concern=ReadConcern("majority"), write_concern=self._concern
         )
 
     # -- models ----------------------------------------------------------------------------------
@@ -321,6 +324,13 @@ class MongoDBAdapter:
         if errors and len(errors) == len(done) and len({outcome.status for outcome in done}) == 1:
             raise errors[0]
         return done
+
+    async def apply_unit(self, operations: Sequence[Operation], mode: Mode) -> list[Outcome]:
+        """Apply all operations or none, of a replica set. Raises `Unavailable`."""
+        client = self._opened().client
+        collections = [self._collection(operation.key.model) for operation in operations]
+        unit = Unit(operations, collections, mode, self._name)
+        return await self._run(unit.apply(client, self._database, self._concern))
 
     async def _write(
         self,

@@ -9,6 +9,7 @@ import pkgutil
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +20,7 @@ from bson import errors as bson_errors
 from pymongo import AsyncMongoClient, errors
 from pymongo.asynchronous.collection import AsyncCollection
 
+from octopus_async import DaoManager, Model
 from octopus_async.adapters.mongodb import MongoDBAdapter
 from octopus_async.errors import (
     BackendFailed,
@@ -31,7 +33,7 @@ from octopus_async.errors import (
     SchemaMismatch,
     Unavailable,
 )
-from octopus_async.record import APPLIED, Key, Mode, Outcome, Record, Status
+from octopus_async.record import APPLIED, WITHHELD, Key, Mode, Outcome, Record, Status
 from octopus_async.schema import Column, Schema, Type
 from octopus_async.testing.contract.subject import record_by
 from octopus_async.testing.operations import ALL_TYPES, Author, fields_of
@@ -42,10 +44,15 @@ from tests.conftest import ProxyFactory
 PROBES = 50
 
 
+class Novel(Model):
+    title: str
+
+
 @asynccontextmanager
 async def opened(url: str, **options: str) -> AsyncGenerator[MongoDBAdapter]:
     parsed = BackendURL.parse(url)
-    adapter = MongoDBAdapter.from_url(replace(parsed, options={"journal": "false", **options}))
+    options = {**parsed.options, "journal": "false", **options}
+    adapter = MongoDBAdapter.from_url(replace(parsed, options=options))
     await adapter.open()
     await adapter.prepare(ALL_TYPES, create=True)
     try:
@@ -64,7 +71,7 @@ async def store(mongodb_server: Server) -> AsyncGenerator[MongoDBAdapter]:
 async def driver(url: str) -> AsyncGenerator[Any]:
     """The collection behind the adapter's back."""
     client: AsyncMongoClient[dict[str, Any]]
-    async with AsyncMongoClient(f"{url}?authSource=admin&directConnection=true") as client:
+    async with AsyncMongoClient(f"{url.partition('?')[0]}?authSource=admin&directConnection=true") as client:
         yield client.octopus[ALL_TYPES.table]
 
 
@@ -378,6 +385,122 @@ class TestDocuments:
             assert await store.read([key]) == [None]
             (outcome,) = await store.apply([author.create(key, {})], Mode.LIVE)
             assert outcome.status is Status.REJECTED
+
+
+@pytest.fixture
+async def members(mongodb_replica_set: MongoDBServer) -> AsyncGenerator[MongoDBAdapter]:
+    async with opened(mongodb_replica_set.url) as adapter:
+        yield adapter
+
+
+@asynccontextmanager
+async def failing(server: MongoDBServer, times: int, **how: object) -> AsyncGenerator[None]:
+    point = {"configureFailPoint": "failCommand"}
+    await server.command({**point, "mode": {"times": times}, "data": how})
+    try:
+        yield
+    finally:
+        await server.command({**point, "mode": "off"})
+
+
+class TestUnits:
+    """On a replica set, which has transactions."""
+
+    def test_transactions_are_what_a_named_replica_set_has(self, unused_tcp_port: int) -> None:
+        hosts = [("127.0.0.1", unused_tcp_port)]
+        assert not MongoDBAdapter(hosts, database="shop").capabilities.transactional
+        assert MongoDBAdapter(hosts, database="shop", replica_set="rs0").capabilities.transactional
+
+    async def test_a_commit_whose_answer_is_lost_is_asked_for_again(
+        self, members: MongoDBAdapter, mongodb_replica_set: MongoDBServer, author: Author
+    ) -> None:
+        unit = [author.create(author.key(), fields_of(count=number)) for number in range(3)]
+        lost = {"failCommands": ["commitTransaction"], "closeConnection": True}
+        async with failing(mongodb_replica_set, 2, **lost):  # the driver itself tries it twice
+            assert await members.apply_unit(unit, Mode.LIVE) == [APPLIED] * 3
+        assert await members.read([it.key for it in unit]) == [record_by(it) for it in unit]
+
+    async def test_a_commit_that_no_majority_has_is_unknown_and_may_come_again(
+        self, members: MongoDBAdapter, mongodb_replica_set: MongoDBServer, author: Author
+    ) -> None:
+        unit = [author.create(author.key(), fields_of(count=number)) for number in range(3)]
+        lacks = {
+            "failCommands": ["commitTransaction"],
+            "writeConcernError": {"code": 64, "errmsg": "waiting"},
+        }
+        async with failing(mongodb_replica_set, 10, **lacks):
+            with pytest.raises(Unavailable) as caught:
+                await members.apply_unit(unit, Mode.LIVE)
+        assert caught.value.sent
+        assert await members.apply_unit(unit, Mode.REPLAY) == [APPLIED] * 3
+        assert await members.read([it.key for it in unit]) == [record_by(it) for it in unit]
+
+    async def test_a_connection_lost_before_the_commit_leaves_nothing(
+        self, members: MongoDBAdapter, mongodb_replica_set: MongoDBServer, author: Author
+    ) -> None:
+        unit = [author.create(author.key(), fields_of(count=number)) for number in range(3)]
+        lost = {"failCommands": ["insert"], "closeConnection": True}
+        async with failing(mongodb_replica_set, 1, **lost):
+            with pytest.raises(Unavailable) as caught:
+                await members.apply_unit(unit, Mode.LIVE)
+        assert not caught.value.sent
+        async with asyncio.timeout(20):
+            while not await _is_up(members):  # noqa: ASYNC110 - the driver looks again in its own time
+                await asyncio.sleep(0.05)
+        assert await members.read([it.key for it in unit]) == [None] * 3
+
+    @pytest.mark.parametrize("command", ["find", "insert", "commitTransaction"])
+    async def test_a_transaction_that_others_were_in_the_way_of_is_tried_again(
+        self, members: MongoDBAdapter, mongodb_replica_set: MongoDBServer, author: Author, command: str
+    ) -> None:
+        unit = [author.create(author.key(), fields_of(count=number)) for number in range(3)]
+        conflict = {"errorCode": 112, "errorLabels": ["TransientTransactionError"]}
+        async with failing(mongodb_replica_set, 2, failCommands=[command], **conflict):
+            assert await members.apply_unit(unit, Mode.LIVE) == [APPLIED] * 3
+        assert await members.read([it.key for it in unit]) == [record_by(it) for it in unit]
+
+    async def test_what_a_unique_index_refuses_stops_all_and_a_delete_frees_what_another_takes(
+        self, members: MongoDBAdapter, mongodb_replica_set: MongoDBServer, author: Author
+    ) -> None:
+        unique = replace(ALL_TYPES, model="Unique", table="unique_in_set")
+        await members.prepare(unique, create=True)
+        async with driver(mongodb_replica_set.url) as books:
+            only = {"title": {"$exists": True}}  # a deleted record has no title
+            await books.database["unique_in_set"].create_index(
+                "title", unique=True, partialFilterExpression=only
+            )
+        keys = [Key("Unique", author.key().id) for _ in range(4)]
+        title = keys[0].id
+        stored = author.create(keys[0], fields_of(title=title))
+        assert await members.apply([stored], Mode.LIVE) == [APPLIED]
+        unit = [author.create(keys[1], fields_of(title=keys[1].id))]
+        unit.append(author.create(keys[2], fields_of(title=title)))
+        withheld, refused = await members.apply_unit(unit, Mode.LIVE)
+        assert withheld == WITHHELD
+        assert isinstance(refused.error, ConstraintViolated)
+        assert await members.read(keys[1:3]) == [None, None]
+        swap = [author.create(keys[3], fields_of(title=title)), author.delete(keys[0])]
+        assert await members.apply_unit(swap, Mode.LIVE) == [APPLIED] * 2
+
+    async def test_a_session_is_one_transaction(
+        self, mongodb_replica_set: MongoDBServer, tmp_path: Path
+    ) -> None:
+        emma, again = Novel(title="Emma"), Novel(title="Emma, again")
+        async with DaoManager(
+            [mongodb_replica_set.url], journal=tmp_path / "journal", create_tables=True
+        ) as octopus:
+            async with octopus.session() as session:
+                session.create(emma)
+
+            async def overreach() -> None:
+                async with octopus.session() as session:
+                    session.create(again)
+                    session.create(Novel(id=emma.id, title="a duplicate"))
+
+            with pytest.raises(DuplicateRecord):
+                await overreach()
+            assert await octopus.dao(Novel).read(emma.id) == emma
+            assert await octopus.dao(Novel).read(again.id) is None
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from tests.contract.sql import MySQLDatabase, SQLiteDatabase
 from tests.contract.sql import mysql_database as new_mysql_database
 
 _REPEATS = re.compile(
-    r"\[(guarded-(redis_in_cluster|mongodb\b|asyncmy|sqlalchemy_\w+)"
+    r"\[(guarded-(redis_in_cluster|mongodb(_in_set)?\b|asyncmy|sqlalchemy_\w+)"
     r"|bare-mongodb-[1-7]\]"  # further random histories
     r"|bare-mongodb-.*-(among others|behind what it meets)"  # each is a write of its own, as alone
     r"|bare-(asyncmy|sqlalchemy_\w+)-.*-(alone|behind what it meets)"  # their databases have adapters
@@ -163,6 +163,11 @@ def memcached_nowhere(unused_tcp_port: int) -> Adapter:
 @pytest.fixture
 def mongodb(mongodb_server: Server) -> Adapter:
     return MongoDBAdapter.from_url(BackendURL.parse(f"{mongodb_server.url}?journal=false"))
+
+
+@pytest.fixture
+def mongodb_in_set(mongodb_replica_set: Server) -> Adapter:
+    return MongoDBAdapter.from_url(BackendURL.parse(f"{mongodb_replica_set.url}&journal=false"))
 
 
 @pytest.fixture

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from dataclasses import replace
 from typing import cast
 
 import pytest
 
 from octopus_async.adapters.memcache import MemcacheAdapter
+from octopus_async.adapters.mongodb import MongoDBAdapter
 from octopus_async.adapters.mysql import MySQLAdapter
 from octopus_async.adapters.postgres import PostgresAdapter
 from octopus_async.adapters.redis import RedisAdapter
@@ -20,7 +23,7 @@ from octopus_async.record import APPLIED, Miss, Mode, Operation, Record
 from octopus_async.testing.cancellation import Holdings, Moment, cancel_at
 from octopus_async.testing.contract import Subject
 from octopus_async.testing.operations import ALL_TYPES, fields_of
-from octopus_async.testing.servers import RedisCluster, RedisServer, Server
+from octopus_async.testing.servers import MongoDBServer, RedisCluster, RedisServer, Server
 from octopus_async.url import BackendURL
 from tests.adversity.memcache import stat
 from tests.contract.conftest import in_guard
@@ -110,6 +113,20 @@ def _knows(adapter: Adapter, call: str) -> bool:
     return True
 
 
+@pytest.fixture
+async def mongodb(mongodb_server: Server) -> Adapter:
+    """Of one connection, and in a loop with one thread for looking up hosts.
+
+    The driver and the loop would have further ones when they like, which would look like a leak.
+    """
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    await loop.run_in_executor(None, int)
+    url = BackendURL.parse(mongodb_server.url)
+    options = {**url.options, "journal": "false", "connections": "1", "timeout": "20"}
+    return MongoDBAdapter.from_url(replace(url, options=options))
+
+
 @pytest.fixture(
     params=[
         "memory_cache",
@@ -124,6 +141,7 @@ def _knows(adapter: Adapter, call: str) -> bool:
         "memcached",
         "redis",
         "redis_in_cluster",
+        "mongodb",
     ]
 )
 def bare(request: pytest.FixtureRequest) -> Adapter:
@@ -172,6 +190,9 @@ async def connections(bare: Adapter, request: pytest.FixtureRequest) -> Callable
         server = request.getfixturevalue("memcached_server")
         ((_, port),) = BackendURL.parse(server.url).hosts
         return lambda: stat(port or 11211, "curr_connections")
+    if isinstance(bare, MongoDBAdapter):
+        mongodb = request.getfixturevalue("mongodb_server")
+        return lambda: _connected_to_mongodb(mongodb)
     if isinstance(bare, RedisAdapter):
         return lambda: _connected_to_redis(bare, request)
 
@@ -179,6 +200,13 @@ async def connections(bare: Adapter, request: pytest.FixtureRequest) -> Callable
         return 0
 
     return of_nobody
+
+
+async def _connected_to_mongodb(server: Server) -> int:
+    if not isinstance(server, MongoDBServer):
+        return 0  # somebody else's server has connections of its own
+    found = await server.command({"serverStatus": 1})
+    return cast("int", found["connections"]["current"])
 
 
 async def _connected_to_redis(adapter: RedisAdapter, request: pytest.FixtureRequest) -> int:

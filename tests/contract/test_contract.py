@@ -70,7 +70,7 @@ class TestARestServiceWithoutBulkRequests(DurableContract, ScanContract):
 class TestBackendsWithTransactions(UnitContract):
     @pytest.fixture(
         params=[
-            *("memory", "sqlite", "mysql", "asyncmy", "postgres"),
+            *("memory", "sqlite", "mysql", "asyncmy", "postgres", "mongodb_in_set"),
             *("sqlalchemy_sqlite", "sqlalchemy_mysql", "sqlalchemy_postgres"),
         ]
     )

@@ -61,8 +61,9 @@ class MongoDBServer(PrivateServer):
 
     @property
     def url(self) -> str:
-        """``mongodb://octopus:PASSWORD@127.0.0.1:PORT/octopus``."""
-        return f"mongodb://octopus:{self._password}@{LOOPBACK}:{self.port}/octopus"
+        """``mongodb://octopus:PASSWORD@127.0.0.1:PORT/octopus``, which names the replica set if it is one."""
+        member = f"?replica_set={_SET}" if self._replica_set else ""
+        return f"mongodb://octopus:{self._password}@{LOOPBACK}:{self.port}/octopus{member}"
 
     async def start(self, timeout: float = START_SECONDS) -> None:
         """As any server's; the first time, make its user, and its replica set."""
@@ -121,4 +122,5 @@ class MongoDBServer(PrivateServer):
             *member,
             *quiet,
             *("--setParameter", "enableTestCommands=1"),  # failCommand answers as a test wants
+            *("--setParameter", "scramSHA256IterationCount=5000"),  # the password is long and random
         ]
