@@ -23,7 +23,7 @@ class Capabilities:
     Attributes:
         durable: it keeps what it was given; False for a cache, which may forget.
         readable: False for a backend that can only be written to.
-        transactional: a batch of `apply` is one transaction, all or nothing but for rejections.
+        transactional: it is a `UnitAdapter`, and `apply_unit` applies all or nothing.
         read_batch: most keys of one `read`.
         write_batch: most operations of one `apply`.
         batch_bytes: most bytes of payload in one `apply`.

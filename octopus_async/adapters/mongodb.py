@@ -23,6 +23,7 @@ from pymongo.write_concern import WriteConcern
 
 from octopus_async.adapters._mongodb_errors import REFUSED, is_race, translate, translate_code
 from octopus_async.adapters._mongodb_form import Collection, Document, stored_in, update_of
+from octopus_async.adapters._mongodb_heartbeats import Heartbeats
 from octopus_async.adapters._mongodb_units import Unit
 from octopus_async.backend import Capabilities
 from octopus_async.errors import (
@@ -129,10 +130,12 @@ class MongoDBAdapter:
         if tls != "off":
             self._options |= {"tlsCAFile": tls_ca, "tlsCertificateKeyFile": tls_cert}
             self._options["tlsInsecure"] = tls == "insecure"
+        self._timeout = timeout
         self._database = database
         self._concern = WriteConcern("majority", j=journal)
         self._collections: dict[str, Collection] = {}
         self._client: AsyncMongoClient[Document] | None = None
+        self._heartbeats = Heartbeats()
         self._calls: set[asyncio.Future[Any]] = set()
 
     @classmethod
@@ -182,7 +185,8 @@ class MongoDBAdapter:
         """Connect. Raises `Unavailable`."""
         if self._client is None:
             try:
-                self._client = AsyncMongoClient(**self._options)
+                self._heartbeats = Heartbeats()
+                self._client = AsyncMongoClient(**self._options, event_listeners=[self._heartbeats])
             except Exception as error:
                 raise translate(error, self._name, writing=False) from error
         try:
@@ -192,21 +196,22 @@ class MongoDBAdapter:
             raise
 
     async def close(self) -> None:
-        """Close all connections, within a second or so."""
+        """Close all connections: within a second or so, or twice the timeout for connecting."""
         client, self._client = self._client, None
         if client is None:
             return
-        closing = asyncio.ensure_future(self._close(client))
+        closing = asyncio.ensure_future(self._close(client, self._heartbeats))
         self._keep(closing)
         await asyncio.shield(closing)
 
-    async def _close(self, client: AsyncMongoClient[Document]) -> None:
+    async def _close(self, client: AsyncMongoClient[Document], heartbeats: Heartbeats) -> None:
         calls = self._calls - {asyncio.current_task()}
         if calls:
             await asyncio.wait(calls, timeout=_CLOSE_SECONDS)
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
+        await heartbeats.rest(2 * self._timeout)  # what connects has that long, and then as long to answer
         await client.close()
 
     def _opened(self) -> AsyncDatabase[Document]:

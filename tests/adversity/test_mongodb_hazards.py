@@ -6,8 +6,9 @@ import asyncio
 import importlib
 import inspect
 import pkgutil
+import socket
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -35,7 +36,7 @@ from octopus_async.errors import (
 )
 from octopus_async.record import APPLIED, WITHHELD, Key, Mode, Outcome, Record, Status
 from octopus_async.schema import Column, Schema, Type
-from octopus_async.testing.contract.subject import record_by
+from octopus_async.testing.contract.subject import descriptors, record_by
 from octopus_async.testing.operations import ALL_TYPES, Author, fields_of
 from octopus_async.testing.servers import MongoDBServer, Server
 from octopus_async.url import BackendURL
@@ -265,6 +266,23 @@ class TestLife:
                 await call
             assert caught.value.sent
             await between.heal()
+
+    async def test_closing_leaves_no_connection_to_the_garbage_collector_that_is_being_made(self) -> None:
+        with ExitStack() as sockets:
+            full = sockets.enter_context(socket.socket())  # connecting to it takes for ever
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            for _ in range(4):
+                waiting = sockets.enter_context(socket.socket())
+                waiting.setblocking(False)  # noqa: FBT003 - the only way
+                waiting.connect_ex(full.getsockname())
+            before = descriptors()
+            adapter = MongoDBAdapter([full.getsockname()], database="octopus", timeout=0.5)
+            opening = asyncio.ensure_future(adapter.open())
+            await asyncio.sleep(0.1)
+            opening.cancel()
+            await asyncio.wait([opening])
+            assert descriptors() <= before
 
     async def test_nobody_there_is_a_refusal(self, unused_tcp_port: int) -> None:
         adapter = MongoDBAdapter([("127.0.0.1", unused_tcp_port)], database="octopus", timeout=0.2)
