@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple, Self, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, CompileError, InvalidRequestError, NoSuchModuleError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.schema import CreateTable
 
@@ -149,6 +149,14 @@ class SQLAlchemyAdapter(WritingAdapter[CoreTable, Statement, Found, Connection, 
             await self._engine.dispose()
 
     # -- models ----------------------------------------------------------------------------------
+
+    async def prepare(self, schema: Schema, *, create: bool) -> None:
+        """Check a model's table, or create it. Raises `SchemaMismatch`, `Unavailable`."""
+        try:
+            await super().prepare(schema, create=create)
+        except CompileError as error:
+            message = f"{self.name}: the database {self._dialect} has no type for a field of {schema.model}"
+            raise SchemaMismatch(f"{message} ({type(error).__name__})", backend=self.name) from error
 
     def _definitions(self, schema: Schema) -> Mapping[str, str]:
         table = core.table_of(schema, self._dialect)

@@ -11,6 +11,8 @@ from typing import Any, Self, TypeVar
 import pytest
 
 from octopus_async.adapters import _postgres_statements
+from octopus_async.adapters.mysql import MySQLAdapter
+from octopus_async.adapters.postgres import PostgresAdapter
 from octopus_async.errors import BackendFailed, DuplicateRecord, RecordNotFound
 from octopus_async.record import APPLIED, Key, Mode, Operation, Outcome, Status
 from octopus_async.testing.contract.subject import record_by
@@ -199,7 +201,6 @@ class TestALiveCreateAgainstADelete:
         await gated.open()
         assert await create == [APPLIED]
 
-    @pytest.mark.parametrize("database", NATIVE, indirect=True)  # SQLAlchemy alone takes longer
     async def test_no_delete_starves_beside_creates_that_never_pause(
         self, books: Books, database: ServerDatabase
     ) -> None:
@@ -220,7 +221,9 @@ class TestALiveCreateAgainstADelete:
         done.set()
         await asyncio.gather(*creators)
         # With locks on the gap of the absent tombstone half of them waited longer, and some for seconds.
-        assert sorted(waits)[10] < 0.05
+        # SQLAlchemy takes some 25 ms, and more on a busy machine: each of its exchanges stands in line.
+        native = isinstance(books.adapter, MySQLAdapter | PostgresAdapter)
+        assert sorted(waits)[10] < (0.05 if native else 0.25)
         assert max(waits) < 1
 
 
