@@ -17,6 +17,7 @@ from octopus_async.adapters.mongodb import MongoDBAdapter
 from octopus_async.adapters.mysql import MySQLAdapter
 from octopus_async.adapters.postgres import PostgresAdapter
 from octopus_async.adapters.redis import RedisAdapter
+from octopus_async.adapters.sqlalchemy import SQLAlchemyAdapter
 from octopus_async.backend import Adapter, CacheAdapter, PeekAdapter, ScanAdapter
 from octopus_async.guard import Guard
 from octopus_async.record import APPLIED, Miss, Mode, Operation, Record
@@ -136,6 +137,8 @@ async def mongodb(mongodb_server: Server) -> Adapter:
         "mysql",
         "postgres",
         "asyncmy",
+        "sqlalchemy_mysql",
+        "sqlalchemy_postgres",
         "rest",
         "rest_singly",
         "memcached",
@@ -164,7 +167,8 @@ async def adapter(closed: Adapter) -> AsyncGenerator[Adapter]:
 @pytest.fixture
 async def connections(bare: Adapter, request: pytest.FixtureRequest) -> Callable[[], Awaitable[int]]:
     """How many connections the adapter's server says it has."""
-    if isinstance(bare, MySQLAdapter):
+    dialect = bare._dialect if isinstance(bare, SQLAlchemyAdapter) else None
+    if isinstance(bare, MySQLAdapter) or dialect == "mysql":
         server: Server = request.getfixturevalue("mariadb_server")
         database = MySQLDatabase(BackendURL.parse(server.url))
 
@@ -175,7 +179,7 @@ async def connections(bare: Adapter, request: pytest.FixtureRequest) -> Callable
             return cast("int", count)
 
         return of_mysql
-    if isinstance(bare, PostgresAdapter):
+    if isinstance(bare, PostgresAdapter) or dialect == "postgresql":
         server = request.getfixturevalue("postgres_server")
         sessions = PostgresDatabase(BackendURL.parse(server.url))
 
@@ -235,7 +239,16 @@ async def prepared(adapter: Adapter) -> tuple[Subject, list[Operation]]:
     created = [subject.create(subject.key(), fields_of(count=number)) for number in range(PROBES)]
     await asyncio.gather(*[subject.apply(operation) for operation in created])
     await get_their_own_answers(subject, created)
+    await _fill_pool(adapter.adapter if isinstance(adapter, Guard) else adapter)
     return subject, created
+
+
+async def _fill_pool(adapter: Adapter) -> None:
+    """SQLAlchemy's pool has as many connections as were needed at once, by chance."""
+    if isinstance(adapter, SQLAlchemyAdapter):
+        taken = [await adapter._engine.connect() for _ in range(adapter._connections)]
+        for connection in taken:
+            await connection.close()
 
 
 def holds_no_permit(adapter: Adapter) -> bool:

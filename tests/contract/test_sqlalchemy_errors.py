@@ -17,7 +17,7 @@ import pymysql.err
 import pytest
 import sqlalchemy as sa
 from pymysql.constants import ER
-from sqlalchemy import exc
+from sqlalchemy import event, exc
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.ext.asyncio import exc as async_exc
@@ -305,13 +305,13 @@ class TestNothingElseLeavesTheAdapter:
 
         assert isinstance(books.adapter, SQLAlchemyAdapter)
         engine = books.adapter._engine.sync_engine
-        sa.event.listen(engine, moment, fail)
+        event.listen(engine, moment, fail)
         try:
             answer = await call()
         except OctopusError as caught:
             return str(caught)
         finally:
-            sa.event.remove(engine, moment, fail)
+            event.remove(engine, moment, fail)
             if not books.adapter._tables:  # preparing it failed
                 await books.adapter.prepare(BOOK, create=True)
         outcomes = [part for part in answer if isinstance(part, Outcome)] if isinstance(answer, list) else []
@@ -326,7 +326,7 @@ class TestNothingElseLeavesTheAdapter:
 
         assert isinstance(books.adapter, SQLAlchemyAdapter)
         await books.adapter._engine.dispose()
-        sa.event.listen(books.adapter._engine.sync_engine, "do_connect", fail)
+        event.listen(books.adapter._engine.sync_engine, "do_connect", fail)
         for call in (books.adapter.ping, lambda: books.apply(books.new())):
             with pytest.raises(Unavailable) as caught:
                 await call()
