@@ -239,7 +239,8 @@ class TestLife:
     async def test_calls_cancelled_while_the_server_stands_still_leave_the_others_their_answers(
         self, mortal: MongoDBServer, author: Author
     ) -> None:
-        async with opened(mortal.url) as adapter:
+        # Patient: fifty calls at once wait for four connections, each of which is made anew.
+        async with opened(mortal.url, timeout="20") as adapter:
             created = [author.create(author.key(), fields_of(count=number)) for number in range(PROBES)]
             await adapter.apply(created, Mode.LIVE)
             await mortal.pause()
