@@ -559,8 +559,10 @@ class DaoManager:
     def _owed(self) -> bool:
         owed = self.journal is not None and any(self.journal.owes(name) for name in self._replayers)
         behind = any(debts.total for debts in self._debts.values()) or bool(self._catch_up.behind())
-        # What is on its way to a cache or a replica may be missed there, and be owed from then on.
-        return owed or behind or bool(self._tasks) or self._locks.unsettled
+        # What is on its way to a cache or a replica may be missed there, and be owed from then on. What is
+        # on its way to the journal is owed to the primary as soon as it is there.
+        under_way = bool(self._tasks) or self._locks.unsettled or self._writer.late.undecided
+        return owed or behind or under_way
 
     # -- tasks -----------------------------------------------------------------------------------
 

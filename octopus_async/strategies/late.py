@@ -28,6 +28,11 @@ class LateEntries:
         self._events = events
         self._undecided: dict[Key, asyncio.Future[Any]] = {}
 
+    @property
+    def undecided(self) -> bool:
+        """Whether anything is on its way to the journal that nobody waits for."""
+        return bool(self._undecided)
+
     async def in_time(
         self,
         appending: asyncio.Future[T],

@@ -486,3 +486,20 @@ async def test_an_entry_that_is_durable_late_is_replayed_at_once(tmp_path: Path)
         async with asyncio.timeout(5):
             while title_of(await stored_in(values)) != "late":  # noqa: ASYNC110 - a store announces nothing
                 await asyncio.sleep(0.001)
+
+
+async def test_nothing_is_drained_while_an_entry_is_on_its_way_to_the_journal(tmp_path: Path) -> None:
+    """Seed 3000288: what was durable soon after was read, and the primary did not have it."""
+    disk, values = HeldDisk(), MemoryAdapter(durable=True, name="primary")
+    primary = FaultyAdapter(values)
+    async with DaoManager([primary], journal=FileJournal(tmp_path / "journal", disk=disk)) as octopus:
+        books = octopus.dao(Book)
+        await books.create(Book(id="1", title="first"))
+        late = books.update(Book(id="1", title="late"), timeout=0.1)
+        await give_up_on_the_journal(primary, disk, late)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await octopus.drained()
+        disk.free.set()
+        await drained(octopus)
+        assert title_of(await stored_in(values)) == "late"
