@@ -34,7 +34,6 @@ _REPEATS = re.compile(
     r"|bare-mongodb-.*-(among others|behind what it meets)"  # each is a write of its own, as alone
     r"|bare-(asyncmy|sqlalchemy_\w+)-.*-(alone|behind what it meets)"  # their databases have adapters
     r"|bare-sqlalchemy_(sqlite|mysql)\b)"  # the same as on Postgres, but for the forms of statements
-    r"|test_cancellation.*\[bare-redis_in_cluster"  # connects to a node when it is first asked, at any time
     r"|TestARestServiceWithoutBulkRequests.*-(among others|behind what it meets)\]"  # each is sent alone
 )
 

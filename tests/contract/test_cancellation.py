@@ -12,6 +12,7 @@ from typing import cast
 
 import pytest
 
+from octopus_async.adapters._redis_cluster import Cluster
 from octopus_async.adapters.memcache import MemcacheAdapter
 from octopus_async.adapters.mongodb import MongoDBAdapter
 from octopus_async.adapters.mysql import MySQLAdapter
@@ -244,11 +245,17 @@ async def prepared(adapter: Adapter) -> tuple[Subject, list[Operation]]:
 
 
 async def _fill_pool(adapter: Adapter) -> None:
-    """SQLAlchemy's pool has as many connections as were needed at once, by chance."""
+    """A pool has as many connections as were needed at once: by chance, where probes are shared out."""
     if isinstance(adapter, SQLAlchemyAdapter):
         taken = [await adapter._engine.connect() for _ in range(adapter._connections)]
         for connection in taken:
             await connection.close()
+    if isinstance(adapter, RedisAdapter) and isinstance(adapter._servers, Cluster):
+        for node in adapter._servers._nodes.values():
+            all_taken = asyncio.Barrier(adapter._connections)
+            await asyncio.gather(
+                *(node._pool.run(lambda _, here=all_taken: here.wait()) for _ in range(adapter._connections))  # type: ignore[misc]
+            )
 
 
 def holds_no_permit(adapter: Adapter) -> bool:
